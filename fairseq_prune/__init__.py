@@ -1,0 +1,9 @@
+"""fairseq_prune: a fairseq ``--user-dir`` that makes speech models small and fast."""
+
+from fairseq_prune import compat
+
+compat.install()
+
+from fairseq_prune import criterions, models, tasks  # noqa: E402
+
+__all__ = ["criterions", "models", "tasks"]
