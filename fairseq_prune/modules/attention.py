@@ -1,0 +1,50 @@
+"""Self-attention with fairseq's projections, which can say how much attention each frame receives."""
+
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from fairseq.modules import MultiheadAttention
+from torch import Tensor
+
+from fairseq_prune.pruning.tokens import attention_and_received, attention_bias
+
+
+def self_attention(
+    attention: MultiheadAttention,
+    x: Tensor,
+    padding_mask: Optional[Tensor] = None,
+    sizes: Optional[Tensor] = None,
+    scored: bool = False,
+) -> Tuple[Tensor, Optional[Tensor], Tensor]:
+    """What ``attention(x, x, x)`` computes, batch first and without an attention matrix where none is needed.
+
+    Args:
+        attention: fairseq's module; only its projections and dropout are used.
+        x: (batch, frames, dim).
+        padding_mask: (batch, frames), True on padding, or None.
+        sizes: (batch, frames), how many original frames each merged frame stands for, or None.
+        scored: also compute the attention received (gradients do not flow through it).
+
+    Returns:
+        output (batch, frames, dim); attention received (batch, frames) or None; keys averaged over heads
+        (batch, frames, head_dim).
+    """
+    batch, frames, dim = x.shape
+    heads = attention.num_heads
+    query, key, value = (
+        projection(x).view(batch, frames, heads, -1).transpose(1, 2)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    received = None
+    dropout = attention.dropout_module.p if attention.training else 0.0
+    if scored and not dropout and sizes is None and not (torch.is_grad_enabled() and query.requires_grad):
+        out, received = attention_and_received(query, key, value, padding_mask)
+    else:
+        bias = attention_bias(padding_mask, sizes, query.dtype)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
+        if scored:
+            with torch.no_grad():
+                _, received = attention_and_received(query, key, padding_mask=padding_mask)
+    out = attention.out_proj(out.transpose(1, 2).reshape(batch, frames, dim))
+    return out, received, key.mean(dim=1)

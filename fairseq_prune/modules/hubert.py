@@ -1,0 +1,243 @@
+"""HuBERT with token pruning, around fairseq's `HubertModel`."""
+
+from dataclasses import dataclass, field
+from typing import List, Optional, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fairseq.models.hubert import HubertConfig, HubertModel
+from fairseq.modules import GradMultiply
+from torch import Tensor
+
+from fairseq_prune.modules.attention import self_attention
+from fairseq_prune.modules.convolution import (
+    conv_output_length,
+    extract_conv_features,
+    normalize_waveform,
+)
+from fairseq_prune.pruning import tokens
+from fairseq_prune.pruning.schedules import warmed_up_ratio
+
+
+@dataclass
+class TokenPruning:
+    """How frames are dropped: a keep ratio for each layer (see `schedules.layer_keep_ratios`) and a criterion."""
+
+    keep_ratios: Sequence[float]
+    criterion: str = "received"
+    minimum: int = 1
+    warmup_updates: int = 0
+
+    def __post_init__(self):
+        if self.criterion not in tokens.CRITERIA:
+            raise ValueError(
+                f"pruning criterion: found {self.criterion!r}, expected one of {', '.join(tokens.CRITERIA)}"
+            )
+        if self.minimum < 1:
+            raise ValueError(f"frames kept at least: found {self.minimum}, expected 1 or more")
+        if self.criterion == "merge" and min(self.keep_ratios, default=1.0) < 0.5:
+            raise ValueError(
+                f"merging can at most halve the frames of a layer: found keep ratio {min(self.keep_ratios)}"
+            )
+
+
+@dataclass
+class Frames:
+    """A batch of encoder frames on their way through the layers.
+
+    x: (batch, frames, dim). lengths: valid frames of each utterance. padding_mask: (batch, frames), True on
+    padding, or None. positions: (batch, frames), the frame (20 ms) of the utterance that each one was before
+    pruning, 0 on padding. sizes: (batch, frames), how many frames a merged one stands for, or None.
+    """
+
+    x: Tensor
+    lengths: List[int]
+    padding_mask: Optional[Tensor]
+    positions: Tensor
+    sizes: Optional[Tensor] = None
+    trace: List[Tensor] = field(default_factory=list)
+
+    def select(self, indices: Tensor, padding_mask: Optional[Tensor], counts: List[int]) -> None:
+        """Keep the frames at ``indices`` (batch, kept)."""
+        self.x = tokens.gather_frames(self.x, indices, padding_mask)
+        self._follow(indices, padding_mask, counts)
+
+    def merge(self, keys: Tensor, counts: List[int]) -> None:
+        """Merge similar frames; ``keys``: (batch, frames, head_dim)."""
+        self.x, self.sizes, indices, padding_mask = tokens.merge_frames(
+            self.x, keys, self.sizes, self.lengths, counts
+        )
+        self._follow(indices, padding_mask, counts)
+
+    def _follow(self, indices: Tensor, padding_mask: Optional[Tensor], counts: List[int]) -> None:
+        self.positions = tokens.gather_frames(self.positions, indices, padding_mask)
+        self.padding_mask = padding_mask
+        self.lengths = counts
+
+
+class TokenPrunedHubert(HubertModel):
+    """fairseq's HuBERT, whose layers drop the frames that receive least attention.
+
+    Parameters and their names are fairseq's, so its checkpoints load unchanged. Modifications:
+    - `forward` takes lengths in samples and returns `Frames`; only features are computed, no pretraining loss;
+    - the extractor's statistics leave out padding (``pad_invariant``), output lengths follow the convolutions;
+    - attention is `scaled_dot_product_attention`, batch first, without padding to a multiple of 2;
+    - after the attention of a layer with a keep ratio below 1, frames are dropped or merged. Feed-forward and
+      norms work on each frame alone, so that dropping before them gives what dropping after the layer gives,
+      for less work.
+
+    Args:
+        cfg, task_cfg: fairseq's.
+        normalize: waveforms are normalised to zero mean and unit variance (HuBERT large).
+        pad_invariant: an utterance's output is the same alone and in any batch; False is fairseq's behaviour.
+    """
+
+    def __init__(
+        self,
+        cfg: HubertConfig,
+        task_cfg,
+        pruning: Optional[TokenPruning] = None,
+        normalize: bool = False,
+        pad_invariant: bool = True,
+    ):
+        super().__init__(cfg, task_cfg, [None])
+        self.remove_pretraining_modules()
+        self.kernels_strides = [(conv[0].kernel_size[0], conv[0].stride[0]) for conv in self._convs]
+        self.pruning = pruning or TokenPruning([1.0] * len(self.encoder.layers))
+        self.normalize = normalize
+        self.pad_invariant = pad_invariant
+        self.num_updates = 0
+
+    @property
+    def _convs(self):
+        return self.feature_extractor.conv_layers
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Called by fairseq's trainer before each update and when a checkpoint is loaded."""
+        self.num_updates = num_updates
+
+    def forward_features(self, source: Tensor, lengths: Optional[Sequence[int]] = None) -> Tensor:
+        """(batch, samples) -> (batch, channels, frames)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.feature_grad_mult > 0):
+            features = extract_conv_features(self._convs, source, lengths)
+        if features.requires_grad and self.feature_grad_mult != 1.0:
+            features = GradMultiply.apply(features, self.feature_grad_mult)
+        return features
+
+    def forward(
+        self, source: Tensor, lengths: Sequence[int], mask: bool = False, trace: bool = False
+    ) -> Frames:
+        """Encode waveforms.
+
+        Args:
+            source: (batch, samples) at 16 kHz, zero padded.
+            lengths: valid samples of each utterance.
+            mask: mask spans of frames and channels, as in pretraining and fine-tuning (SpecAugment).
+            trace: also record the frame positions that survive each layer.
+
+        Raises:
+            ValueError: an utterance is too short for one frame.
+        """
+        frame_lengths = [conv_output_length(n, self.kernels_strides) for n in lengths]
+        if min(frame_lengths) < 1:
+            raise ValueError(
+                f"an utterance of {min(lengths)} samples is too short for the encoder,"
+                f" whose first frame needs {self._samples_of_a_frame()}"
+            )
+        source = source.to(self.mask_emb.dtype)
+        if self.normalize:
+            source = normalize_waveform(source, lengths)
+        features = self.forward_features(source, lengths if self.pad_invariant else None)
+        x = self.layer_norm(features.transpose(1, 2))
+        if self.post_extract_proj is not None:
+            x = self.post_extract_proj(x)
+        x = self.dropout_input(x)
+        padding_mask = tokens.padding_mask_of(frame_lengths, x.shape[1], x.device)
+        if mask:
+            x, _ = self.apply_mask(x, padding_mask, None)
+        positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        frames = Frames(x, frame_lengths, padding_mask, positions)
+        self._encode(frames, trace)
+        return frames
+
+    def _samples_of_a_frame(self) -> int:
+        samples = 1
+        for kernel, stride in reversed(self.kernels_strides):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    def _encode(self, frames: Frames, trace: bool) -> None:
+        encoder = self.encoder
+        x = frames.x
+        if frames.padding_mask is not None:
+            x = x.masked_fill(frames.padding_mask.unsqueeze(-1), 0)
+        x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
+        if not encoder.layer_norm_first:
+            x = encoder.layer_norm(x)
+        frames.x = F.dropout(x, p=encoder.dropout, training=self.training)
+        for index in range(len(encoder.layers)):
+            skipped = self.training and encoder.layerdrop > 0 and np.random.random() <= encoder.layerdrop
+            if not skipped:
+                self._layer(index, frames)
+            if trace:
+                frames.trace.append(frames.positions)
+        if encoder.layer_norm_first:
+            frames.x = encoder.layer_norm(frames.x)
+
+    def _layer(self, index: int, frames: Frames) -> None:
+        layer = self.encoder.layers[index]
+        counts = self._keep_counts(index, frames.lengths)
+        prunes = counts != frames.lengths
+        x = layer.self_attn_layer_norm(frames.x) if layer.layer_norm_first else frames.x
+        x, received, keys = self_attention(
+            layer.self_attn,
+            x,
+            frames.padding_mask,
+            frames.sizes,
+            scored=prunes and self.pruning.criterion == "received",
+        )
+        x = frames.x + layer.dropout1(x)
+        frames.x = x if layer.layer_norm_first else layer.self_attn_layer_norm(x)
+        if prunes:
+            self._drop(index, frames, counts, received, keys, residual=x)
+        x = layer.final_layer_norm(frames.x) if layer.layer_norm_first else frames.x
+        x = layer.fc2(layer.dropout2(layer.activation_fn(layer.fc1(x))))
+        x = frames.x + layer.dropout3(x)
+        frames.x = x if layer.layer_norm_first else layer.final_layer_norm(x)
+
+    def _keep_counts(self, index: int, lengths: List[int]) -> List[int]:
+        ratio = self.pruning.keep_ratios[index]
+        if ratio == 1.0:
+            return lengths
+        ratio = warmed_up_ratio(ratio, self.num_updates, self.pruning.warmup_updates)
+        return tokens.keep_counts(lengths, ratio, self.pruning.minimum)
+
+    def _drop(
+        self,
+        index: int,
+        frames: Frames,
+        counts: List[int],
+        received: Optional[Tensor],
+        keys: Tensor,
+        residual: Tensor,
+    ) -> None:
+        criterion = self.pruning.criterion
+        device = frames.x.device
+        if criterion == "merge":
+            frames.merge(keys, counts)
+            return
+        if criterion == "uniform":
+            indices, padding_mask = tokens.uniform_frames(frames.lengths, counts, device)
+        else:
+            if criterion == "received":
+                scores = received
+            elif criterion == "norm":
+                # before the layer norm, behind which all norms are nearly the same
+                scores = residual.detach().float().norm(dim=-1)
+            else:
+                # other frames at every update and layer, always the same ones in evaluation
+                seed = index + len(self.encoder.layers) * (self.num_updates if self.training else 0)
+                scores = tokens.random_scores(frames.lengths, frames.x.shape[1], seed, device)
+            indices, padding_mask = tokens.top_frames(scores, frames.lengths, counts)
+        frames.select(indices, padding_mask, counts)
