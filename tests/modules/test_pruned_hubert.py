@@ -1,0 +1,195 @@
+"""The token-pruned encoder against fairseq, transformers and torchaudio, and against itself in other batches."""
+
+import pytest
+import torch
+from fairseq.models.hubert import HubertConfig, HubertModel
+from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
+
+from fairseq_prune.modules.hubert import TokenPrunedHubert, TokenPruning
+from fairseq_prune.pruning.tokens import CRITERIA
+
+SIZES = dict(
+    label_rate=50,
+    encoder_layers=4,
+    encoder_embed_dim=64,
+    encoder_ffn_embed_dim=96,
+    encoder_attention_heads=4,
+    conv_feature_layers="[(32,10,5)] + [(32,3,2)] * 4 + [(32,2,2)] * 2",
+    conv_pos=16,
+    conv_pos_groups=4,
+)
+FORMS = {"base": {}, "large": dict(extractor_mode="layer_norm", layer_norm_first=True, conv_bias=True)}
+TASK = HubertPretrainingConfig(data="", sample_rate=16000)
+SAMPLES = 16000
+
+
+def make_hubert(form="base", criterion="received", ratios=(1.0, 0.9, 0.7, 0.6), **kwargs):
+    torch.manual_seed(1)
+    pruning = TokenPruning(list(ratios), criterion)
+    hubert = TokenPrunedHubert(HubertConfig(**SIZES, **FORMS[form]), TASK, pruning, **kwargs).eval()
+    for parameter in hubert.parameters():  # biases and norms that are not 0 and 1, as in a trained model
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return hubert
+
+
+def in_a_batch(waveform, others=(20000, 12000)):
+    """(batch, samples), lengths: ``waveform`` (samples,) zero padded, between other utterances."""
+    lengths = [others[0], len(waveform), *others[1:]]
+    batch = torch.zeros(len(lengths), max(lengths))
+    for i, n in enumerate(lengths):
+        batch[i, :n] = waveform if i == 1 else torch.randn(n)
+    return batch, lengths
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_unpadded_output_equals_fairseqs(form):
+    hubert = make_hubert(form, ratios=[1.0] * 4)
+    reference = HubertModel(HubertConfig(**SIZES, **FORMS[form]), TASK, [None]).eval()
+    reference.load_state_dict(hubert.state_dict(), strict=False)
+    waveform = torch.randn(2, SAMPLES)
+    expected, _ = reference.extract_features(waveform)
+    torch.testing.assert_close(hubert(waveform, [SAMPLES] * 2).x, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_unpadded_output_equals_torchaudios(form):
+    torchaudio = pytest.importorskip("torchaudio")
+    hubert = make_hubert(form, ratios=[1.0] * 4)
+    original = HubertModel(HubertConfig(**SIZES, **FORMS[form]), TASK, [None]).eval()
+    original.load_state_dict(hubert.state_dict(), strict=False)
+    reference = torchaudio.models.wav2vec2.utils.import_fairseq_model(original).eval()
+    waveform = torch.randn(2, SAMPLES)
+    expected, _ = reference(waveform)
+    torch.testing.assert_close(hubert(waveform, [SAMPLES] * 2).x, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("form", FORMS)
+def test_output_and_kept_frames_are_the_same_alone_and_in_a_batch(form, criterion):
+    hubert = make_hubert(form, criterion, normalize=form == "large")
+    waveform = torch.randn(SAMPLES)
+    alone = hubert(waveform.unsqueeze(0), [SAMPLES])
+    batch = hubert(*in_a_batch(waveform))
+    kept = alone.lengths[0]
+    assert batch.lengths[1] == kept
+    assert torch.equal(batch.positions[1, :kept], alone.positions[0])
+    torch.testing.assert_close(batch.x[1, :kept], alone.x[0], rtol=1e-4, atol=1e-4)
+
+
+def test_fairseqs_padding_is_an_option_and_changes_the_answer():
+    hubert = make_hubert(ratios=[1.0] * 4, pad_invariant=False)
+    reference = HubertModel(HubertConfig(**SIZES, required_seq_len_multiple=1), TASK, [None]).eval()
+    reference.load_state_dict(hubert.state_dict(), strict=False)
+    waveform = torch.randn(SAMPLES)
+    batch, lengths = in_a_batch(waveform)
+    padded = hubert(batch, lengths)
+    expected = reference.feature_extractor(batch)
+    torch.testing.assert_close(hubert.forward_features(batch), expected, rtol=1e-4, atol=1e-4)
+    alone = hubert(waveform.unsqueeze(0), [SAMPLES])
+    assert (padded.x[1, : alone.lengths[0]] - alone.x[0]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_dropping_before_the_feed_forward_block_gives_what_dropping_after_the_layer_gives(form):
+    pruned = make_hubert(form, ratios=[1.0, 1.0, 1.0, 0.5])
+    dense = make_hubert(form, ratios=[1.0] * 4)
+    waveform = torch.randn(1, SAMPLES)
+    few, all_frames = pruned(waveform, [SAMPLES]), dense(waveform, [SAMPLES])
+    torch.testing.assert_close(few.x, all_frames.x[:, few.positions[0]], rtol=1e-4, atol=1e-4)
+
+
+def test_merged_frames_weigh_as_much_as_the_frames_they_stand_for():
+    hubert = make_hubert(criterion="merge")
+    frames = hubert(torch.randn(1, SAMPLES), [SAMPLES])
+    assert frames.sizes.sum().item() == 49  # 16,000 samples are 49 frames
+
+
+def test_trace_tells_what_survives_each_layer():
+    frames = make_hubert()(torch.randn(1, SAMPLES), [SAMPLES], trace=True)
+    assert [kept.shape[1] for kept in frames.trace] == [49, 45, 32, 20]
+    for before, after in zip(frames.trace, frames.trace[1:]):
+        assert set(after[0].tolist()) <= set(before[0].tolist())
+
+
+def test_gradients_reach_the_extractor_through_kept_frames():
+    hubert = make_hubert().train()
+    batch, lengths = in_a_batch(torch.randn(SAMPLES))
+    hubert(batch, lengths).x.square().sum().backward()
+    assert all(p.grad is not None for name, p in hubert.named_parameters() if name != "mask_emb")
+
+
+def test_scored_layers_train_and_evaluate_alike():
+    hubert = make_hubert()
+    waveform = torch.randn(1, SAMPLES)
+    with torch.no_grad():
+        fused = hubert(waveform, [SAMPLES])
+    with_gradients = hubert(waveform, [SAMPLES])
+    assert torch.equal(fused.positions, with_gradients.positions)
+    torch.testing.assert_close(fused.x, with_gradients.x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_half_precision_runs_and_stays_near(dtype, criterion):
+    hubert = make_hubert(criterion=criterion)
+    batch, lengths = in_a_batch(torch.randn(SAMPLES))
+    full = hubert(batch, lengths)
+    half = hubert.to(dtype)(batch, lengths)
+    assert half.lengths == full.lengths and half.x.dtype == dtype and half.x.isfinite().all()
+    if criterion == "uniform":  # the choice cannot differ by rounding
+        assert (half.x.float() - full.x).norm() / full.x.norm() < 0.05
+
+
+def test_warm_up_starts_with_all_frames():
+    hubert = make_hubert()
+    hubert.pruning.warmup_updates = 100
+    waveform = torch.randn(1, SAMPLES)
+    lengths = []
+    for update in (0, 50, 100):
+        hubert.set_num_updates(update)
+        lengths.append(hubert(waveform, [SAMPLES]).lengths[0])
+    assert lengths == [49, 32, 20]
+
+
+def test_an_utterance_keeps_at_least_the_minimum():
+    hubert = make_hubert(ratios=[0.1] * 4)
+    hubert.pruning.minimum = 5
+    assert hubert(torch.randn(1, SAMPLES), [SAMPLES]).lengths == [5]
+
+
+def test_an_utterance_too_short_for_a_frame_is_refused():
+    hubert = make_hubert()
+    with pytest.raises(ValueError, match="utterance of 399 samples .* needs 400"):
+        hubert(torch.zeros(2, SAMPLES), [SAMPLES, 399])
+    assert hubert(torch.zeros(1, 400), [400]).lengths == [1]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(keep_ratios=[1.0], criterion="loudest"), "found 'loudest'"),
+        (dict(keep_ratios=[1.0], minimum=0), "found 0, expected 1 or more"),
+        (dict(keep_ratios=[0.4], criterion="merge"), "at most halve .* 0.4"),
+    ],
+)
+def test_pruning_that_cannot_be_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        TokenPruning(**arguments)
+
+
+@pytest.mark.slow
+def test_base_of_the_real_size_equals_fairseq_and_torchaudio():
+    import torchaudio
+
+    cfg = HubertConfig(label_rate=50)
+    torch.manual_seed(0)
+    hubert = TokenPrunedHubert(cfg, TASK).eval()
+    original = HubertModel(cfg, TASK, [None]).eval()
+    original.load_state_dict(hubert.state_dict(), strict=False)
+    waveform = torch.randn(1, 4 * SAMPLES)
+    with torch.no_grad():
+        ours = hubert(waveform, [4 * SAMPLES]).x
+        expected, _ = original.extract_features(waveform)
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+        reference = torchaudio.models.wav2vec2.utils.import_fairseq_model(original).eval()
+        torch.testing.assert_close(ours, reference(waveform)[0], rtol=1e-4, atol=1e-4)
