@@ -1,7 +1,7 @@
 """HuBERT with token pruning, around fairseq's `HubertModel`."""
 
 from dataclasses import dataclass, field
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from fairseq_prune.modules.convolution import (
     normalize_waveform,
 )
 from fairseq_prune.pruning import tokens
+from fairseq_prune.pruning.counting import hubert_macs
 from fairseq_prune.pruning.schedules import warmed_up_ratio
 
 
@@ -160,6 +161,26 @@ class TokenPrunedHubert(HubertModel):
         frames = Frames(x, frame_lengths, padding_mask, positions)
         self._encode(frames, trace)
         return frames
+
+    def macs(self, samples: int) -> Dict[str, int]:
+        """MACs by stage for one utterance of ``samples`` (see `counting.hubert_macs`)."""
+        layers = self.encoder.layers
+        frames = [conv_output_length(samples, self.kernels_strides)]
+        for index in range(len(layers)):
+            frames.extend(self._keep_counts(index, frames[-1:]))
+        scored = self.pruning.criterion == "received"
+        pos_conv = self.encoder.pos_conv[0]
+        return hubert_macs(
+            samples,
+            [(conv[0].out_channels, *kernel_stride) for conv, kernel_stride in zip(self._convs, self.kernels_strides)],
+            self.encoder.embedding_dim,
+            layers[0].fc1.out_features,
+            layers[0].self_attn.num_heads,
+            pos_conv.kernel_size[0],
+            pos_conv.groups,
+            frames,
+            [scored and after < before for before, after in zip(frames, frames[1:])],
+        )
 
     def _samples_of_a_frame(self) -> int:
         samples = 1

@@ -15,7 +15,7 @@ from torch import Tensor
 CRITERIA = ("received", "random", "uniform", "norm", "merge")
 
 # rows of the softmax that are held at once when attention is scored: memory grows linearly with the frames
-QUERY_BLOCK = 256
+QUERY_BLOCK = 128
 
 
 def keep_counts(lengths: Sequence[int], keep_ratio: float, minimum: int = 1) -> List[int]:
