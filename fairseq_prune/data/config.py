@@ -1,0 +1,105 @@
+"""``config.yaml`` of a data directory: where the audio lies and which vocabularies there are."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fairseq_prune.data.audio import SAMPLE_RATE
+from fairseq_prune.data.vocabulary import Vocabulary
+
+CONFIG_FILE = "config.yaml"
+VOCABULARIES = ("target", "source", "ctc")
+
+
+@dataclass(frozen=True)
+class VocabularyFiles:
+    """File names of a vocabulary, relative to the data directory."""
+
+    sentencepiece: str
+    dictionary: str
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The content of ``config.yaml``.
+
+    ``vocabularies`` has ``target``, and possibly ``source`` (transcripts as tokens, for the translation loss
+    from text) and ``ctc`` (a small vocabulary of the transcripts).
+    """
+
+    audio_root: str
+    vocabularies: dict[str, VocabularyFiles]
+    sample_rate: int = SAMPLE_RATE
+    folder: Path = field(default=Path(), compare=False)
+
+    @classmethod
+    def load(cls, folder) -> "DataConfig":
+        """Read and check ``folder/config.yaml``.
+
+        Raises:
+            FileNotFoundError: there is no such directory or file.
+            ValueError: names the file, the key, and what was found.
+        """
+        path = Path(folder) / CONFIG_FILE
+        if not path.is_file():
+            what = "no such file" if Path(folder).is_dir() else f"no such data directory: {folder}"
+            raise FileNotFoundError(f"{path}: {what} (data_prep/prep_mustc.py makes one)")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not valid yaml: {' '.join(str(error).split())}") from None
+        content = _mapping(path, "the file", content, {"audio_root", "sample_rate", "vocabularies"})
+        if not isinstance(content.get("audio_root"), str):
+            raise ValueError(f"{path}: audio_root must be a path, found {content.get('audio_root')!r}")
+        if content.get("sample_rate", SAMPLE_RATE) != SAMPLE_RATE:
+            raise ValueError(f"{path}: sample_rate must be {SAMPLE_RATE}, found {content['sample_rate']!r}")
+        vocabularies = _mapping(path, "vocabularies", content.get("vocabularies"), set(VOCABULARIES))
+        if "target" not in vocabularies:
+            raise ValueError(f"{path}: vocabularies needs a target")
+        files = {}
+        for name, entry in vocabularies.items():
+            entry = _mapping(path, f"vocabularies.{name}", entry, {"sentencepiece", "dictionary"})
+            if len(entry) < 2 or not all(isinstance(value, str) for value in entry.values()):
+                raise ValueError(
+                    f"{path}: vocabularies.{name} needs sentencepiece and dictionary, found {entry!r}"
+                )
+            files[name] = VocabularyFiles(**entry)
+        return cls(content["audio_root"], files, folder=Path(folder))
+
+    def save(self, folder) -> None:
+        """Write ``folder/config.yaml``."""
+        content = {
+            "audio_root": self.audio_root,
+            "sample_rate": self.sample_rate,
+            "vocabularies": {name: asdict(files) for name, files in self.vocabularies.items()},
+        }
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        (Path(folder) / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+    @property
+    def audio_folder(self) -> Path:
+        """Where relative audio paths of the manifests start."""
+        return self.folder / self.audio_root  # an absolute audio_root replaces the folder
+
+    def manifest(self, split: str) -> Path:
+        """The manifest of a split."""
+        return self.folder / f"{split}.tsv"
+
+    def load_vocabularies(self) -> dict[str, Vocabulary]:
+        """All vocabularies by name; names that share their files share one object."""
+        loaded = {
+            files: Vocabulary.load(self.folder / files.sentencepiece, self.folder / files.dictionary)
+            for files in set(self.vocabularies.values())
+        }
+        return {name: loaded[files] for name, files in self.vocabularies.items()}
+
+
+def _mapping(path: Path, what: str, value: Any, known: set) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: {what} must map {', '.join(sorted(known))}, found {value!r}")
+    unknown = sorted(str(key) for key in value if key not in known)
+    if unknown:
+        raise ValueError(f"{path}: {what}: unknown key {unknown[0]!r}, known are {', '.join(sorted(known))}")
+    return value
