@@ -1,5 +1,194 @@
-"""The one file that knows fairseq, torch, torchaudio and hydra versions."""
+"""The one file that knows fairseq, torch, numpy and omegaconf versions."""
+
+import argparse
+import codecs
+import collections
+import pickle
+import re
+import tarfile
+import types
+import typing
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+
+import numpy as np
+import omegaconf
+import torch
+from fairseq.data import data_utils
+from fairseq.data.dictionary import Dictionary
+from fairseq.logging import meters
+
+_multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
+_number_types = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
+
+# The only classes and functions, beside torch's own, that a checkpoint may name: {name in the file: object}.
+SAFE_GLOBALS = {
+    # plain types and containers; omegaconf notes the types of its nodes
+    "builtins.bool": bool,
+    "builtins.bytearray": bytearray,
+    "builtins.complex": complex,
+    "builtins.dict": dict,
+    "builtins.float": float,
+    "builtins.int": int,
+    "builtins.list": list,
+    "builtins.set": set,
+    "builtins.str": str,
+    "builtins.tuple": tuple,
+    "collections.Counter": collections.Counter,
+    "collections.OrderedDict": collections.OrderedDict,
+    "collections.defaultdict": collections.defaultdict,
+    "typing.Any": typing.Any,
+    "_codecs.encode": codecs.encode,  # how pickle writes bytes
+    # configurations: `args` in old checkpoints, `cfg` in newer ones
+    "argparse.Namespace": argparse.Namespace,
+    "omegaconf.base.ContainerMetadata": omegaconf.base.ContainerMetadata,
+    "omegaconf.base.Metadata": omegaconf.base.Metadata,
+    "omegaconf.dictconfig.DictConfig": omegaconf.DictConfig,
+    "omegaconf.listconfig.ListConfig": omegaconf.ListConfig,
+    "omegaconf.nodes.AnyNode": omegaconf.AnyNode,
+    "omegaconf.nodes.BooleanNode": omegaconf.BooleanNode,
+    "omegaconf.nodes.FloatNode": omegaconf.FloatNode,
+    "omegaconf.nodes.IntegerNode": omegaconf.IntegerNode,
+    "omegaconf.nodes.StringNode": omegaconf.StringNode,
+    # task state (HuBERT keeps its dictionaries there), and the meters that fairseq pickled before 0.9
+    "fairseq.data.dictionary.Dictionary": Dictionary,
+    "fairseq.meters.AverageMeter": meters.AverageMeter,
+    "fairseq.meters.StopwatchMeter": meters.StopwatchMeter,
+    "fairseq.meters.TimeMeter": meters.TimeMeter,
+    # numpy numbers and arrays (--eval-bleu keeps its n-gram counts), under the names of numpy 1 and 2
+    "numpy.dtype": np.dtype,
+    "numpy.ndarray": np.ndarray,
+    "numpy.core.multiarray._reconstruct": _multiarray._reconstruct,
+    "numpy._core.multiarray._reconstruct": _multiarray._reconstruct,
+    "numpy.core.multiarray.scalar": _multiarray.scalar,
+    "numpy._core.multiarray.scalar": _multiarray.scalar,
+    **{f"{cls.__module__}.{cls.__qualname__}": cls for cls in _number_types},
+}
+
+# The legacy stack: torch 2.0.1 has no list of safe globals that one could extend.
+LEGACY = not hasattr(torch.serialization, "add_safe_globals")
 
 
 def install():
     """Make fairseq work on the installed stack; safe to call again."""
+    if not LEGACY:
+        torch.serialization.add_safe_globals([(obj, name) for name, obj in SAFE_GLOBALS.items()])
+    if not hasattr(data_utils.np, "int"):
+        data_utils.np = _numpy_for_masks()
+    if not hasattr(data_utils.batch_by_size, "keeps_last_batch"):
+        data_utils.batch_by_size = _keep_last_batch(data_utils.batch_by_size)
+
+
+def _is_zip(path):
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+class RefusedGlobal(pickle.UnpicklingError):
+    """A checkpoint asks for something that is not in SAFE_GLOBALS; `str()` is its full name."""
+
+
+def load_weights_only(path, mmap=False):
+    """`torch.load` onto the CPU, where the file can make nothing but tensors and SAFE_GLOBALS.
+
+    Args:
+        path: a file that `torch.save` wrote.
+        mmap: map the tensors of a zip file instead of reading them (current stack only).
+
+    Raises:
+        RefusedGlobal: the file asks for another class or function; nothing of it has run.
+        Exception: whatever torch and pickle raise on a file that is no checkpoint.
+    """
+    if LEGACY:
+        return _load_restricted(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and _is_zip(path))
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused is None:
+            raise
+        name = refused.group(1)
+        raise RefusedGlobal(name if "." in name else f"builtins.{name}") from error
+
+
+def fills_itself(key):
+    """Whether fairseq derives this entry of a state dict from others while loading, and files may lack it.
+
+    fairseq 0.12.2 keeps a second, fused copy of a Transformer encoder layer's weights.
+    """
+    return LEGACY and _FUSED_COPY.search(key) is not None
+
+
+_FUSED_COPY = re.compile(r"\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        # protocol 2 writes the names of Python 2
+        module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+        full_name = f"{module}.{name}"
+        allowed = {**torch._weights_only_unpickler._get_allowed_globals(), **SAFE_GLOBALS}
+        if full_name not in allowed:
+            raise RefusedGlobal(full_name)
+        return allowed[full_name]
+
+
+class _RestrictedPickle:
+    """What `torch.load` uses of a pickle module."""
+
+    Unpickler = _RestrictedUnpickler
+
+    @staticmethod
+    def load(file, **kwargs):
+        return _RestrictedUnpickler(file, **kwargs).load()
+
+
+def _load_restricted(path):
+    # torch 2.0.1 hands TorchScript archives to another loader, and unpacks tar files
+    if _is_zip(path):
+        if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
+            raise pickle.UnpicklingError("a TorchScript archive")
+    elif tarfile.is_tarfile(path):
+        raise pickle.UnpicklingError("a tar archive")
+    return torch.load(path, map_location="cpu", pickle_module=_RestrictedPickle)
+
+
+class _Overlay(types.ModuleType):
+    """A module with some names replaced, for one importer; the module itself stays as it is."""
+
+    def __init__(self, module, **replaced):
+        super().__init__(module.__name__)
+        self.__dict__.update(replaced, _module=module)
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
+
+
+class _Generator(np.random.Generator):
+    def randint(self, low, high=None, size=None):
+        return self.integers(low, high, size)
+
+
+def _numpy_for_masks():
+    """numpy for fairseq's `compute_mask_indices`: it says `np.int`, and `randint` to a `Generator`."""
+
+    def default_rng(seed=None):
+        return _Generator(np.random.default_rng(seed).bit_generator)
+
+    return _Overlay(np, int=int, random=_Overlay(np.random, default_rng=default_rng))
+
+
+def _keep_last_batch(batch_by_size):
+    """fairseq-fixed drops the last batch unless its size is a multiple of --required-batch-size-multiple (8).
+
+    fairseq 0.12.2 keeps it, as the option's help says: without it `fairseq-generate` loses sentences. Nothing
+    to batch gives no batches, not an IndexError.
+    """
+
+    def keep_last_batch(indices, *args, **kwargs):
+        indices = np.fromiter(indices, dtype=np.int64) if not isinstance(indices, np.ndarray) else indices
+        batches = batch_by_size(indices, *args, **kwargs) if len(indices) else []
+        batched = sum(len(batch) for batch in batches)
+        return batches if batched == len(indices) else [*batches, indices[batched:]]
+
+    keep_last_batch.keeps_last_batch = True
+    return keep_last_batch

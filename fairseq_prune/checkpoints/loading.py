@@ -1,0 +1,77 @@
+"""Reading checkpoint files without running code from them, and strict loading with readable errors."""
+
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+
+from fairseq_prune import compat
+
+
+def load_checkpoint_file(path, mmap=False):
+    """Read a checkpoint onto the CPU: tensors and the classes in `compat.SAFE_GLOBALS`, nothing else.
+
+    Args:
+        path: a file that `torch.save` wrote (zip or older pickle format), or a `.safetensors` file.
+        mmap: leave the tensors in the file until they are used (current stack only). Whoever writes over the
+            file in place meanwhile crashes the process; copy what you keep.
+
+    Returns:
+        the dict in the file; `{name: tensor}` for `.safetensors`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, a broken one, or one that asks for another class (named in the error).
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    if not path.is_file():
+        raise ValueError(f"{path}: found a directory, expected a checkpoint file")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+    try:
+        checkpoint = compat.load_weights_only(path, mmap)
+    except compat.RefusedGlobal as error:
+        raise ValueError(
+            f"{path}: refused, asks for {error}, which is not on the list of safe classes"
+        ) from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a broken pickle can fail in any way
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not a readable checkpoint ({reason[:200]})") from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, expected a dict")
+    return checkpoint
+
+
+def load_state_dict_strictly(module, state_dict, path):
+    """Load all of ``state_dict`` into ``module``, or nothing.
+
+    Args:
+        path: where the weights come from, for the error.
+
+    Raises:
+        ValueError: a key is missing, unexpected, or has another shape; names the first ten of each.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in state_dict and not compat.fills_itself(key)]
+    unexpected = [key for key in state_dict if key not in own]
+    reshaped = [
+        f"{key} (found {tuple(value.shape)}, expected {tuple(own[key].shape)})"
+        for key, value in state_dict.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+    problems = [f"{len(keys)} {kind}: {_first_ten(keys)}" for kind, keys in kinds if keys]
+    if problems:
+        raise ValueError(f"{path}: weights do not fit {type(module).__name__}: {'; '.join(problems)}")
+    module.load_state_dict(state_dict, strict=True)
+
+
+def _first_ten(keys):
+    return ", ".join(keys[:10]) + (", ..." if len(keys) > 10 else "")
