@@ -1,0 +1,289 @@
+"""DeltaLM's encoder and decoder (Ma et al. 2021, arXiv 2106.13736), on top of fairseq's Transformer.
+
+The encoder is a plain Transformer encoder. A decoder layer interleaves two feed-forward blocks with the
+attentions (section 2.1): self-attention, feed-forward, cross-attention, feed-forward.
+Module names are those of the authors' fairseq code: `fc3`, `fc4`, `ffn_layer_norm` make the first
+feed-forward block, `fc1`, `fc2`, `final_layer_norm` the last.
+"""
+
+import zlib
+from dataclasses import dataclass, field
+
+import torch
+from fairseq import utils
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.distributed import fsdp_wrap
+from fairseq.models.transformer import (
+    Embedding,
+    TransformerConfig,
+    TransformerDecoderBase,
+    TransformerEncoderBase,
+)
+from fairseq.models.transformer.transformer_config import DecoderConfig, EncDecBaseConfig, QuantNoiseConfig
+from fairseq.modules import LayerNorm
+from fairseq.modules.checkpoint_activations import checkpoint_wrapper
+from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
+
+
+@dataclass
+class DeltaLMSettings(FairseqDataclass):
+    """Everything that describes a DeltaLM; the defaults are DeltaLM-base."""
+
+    embed_dim: int = field(default=768, metadata={"help": "width of encoder, decoder and embeddings"})
+    ffn_embed_dim: int = field(default=3072, metadata={"help": "inner width of the feed-forward blocks"})
+    attention_heads: int = field(default=12, metadata={"help": "attention heads of a layer"})
+    encoder_layers: int = field(default=12, metadata={"help": "encoder layers"})
+    decoder_layers: int = field(
+        default=6, metadata={"help": "decoder layers, each with self- and cross-attention and two ffn"}
+    )
+    max_source_positions: int = field(default=512, metadata={"help": "longest source, in tokens"})
+    max_target_positions: int = field(default=512, metadata={"help": "longest target, in tokens"})
+    dropout: float = field(default=0.1, metadata={"help": "dropout probability"})
+    attention_dropout: float = field(default=0.0, metadata={"help": "dropout of attention weights"})
+    activation_dropout: float = field(default=0.0, metadata={"help": "dropout in the feed-forward blocks"})
+    layerdrop: float = field(default=0.0, metadata={"help": "probability of skipping a layer in training"})
+    activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = field(
+        default="gelu", metadata={"help": "activation of the feed-forward blocks"}
+    )
+    normalize_before: bool = field(
+        default=False, metadata={"help": "pre-norm layers (the published checkpoints are post-norm)"}
+    )
+    share_embeddings: ChoiceEnum(["none", "decoder", "all"]) = field(
+        default="decoder",
+        metadata={
+            "help": "which embedding tables are one: none; decoder (input and output of the decoder); "
+            "all (the encoder's too, needs one dictionary for both languages)"
+        },
+    )
+    checkpoint_activations: bool = field(
+        default=False, metadata={"help": "recompute activations in the backward pass, to save GPU memory"}
+    )
+
+
+def transformer_config(settings):
+    """fairseq's TransformerConfig for the settings.
+
+    Args:
+        settings: anything with the attributes of `DeltaLMSettings`: the dataclass, a DictConfig, a Namespace.
+
+    Raises:
+        ValueError: a size or probability is out of range; the message names the option.
+    """
+    for name in ("embed_dim", "ffn_embed_dim", "attention_heads", "decoder_layers"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name} must be at least 1, found {getattr(settings, name)}")
+    if settings.encoder_layers < 0:
+        raise ValueError(f"encoder_layers must not be negative, found {settings.encoder_layers}")
+    if settings.embed_dim % settings.attention_heads:
+        raise ValueError(
+            f"embed_dim must be a multiple of attention_heads, found {settings.embed_dim} and "
+            f"{settings.attention_heads}"
+        )
+    for name in ("dropout", "attention_dropout", "activation_dropout", "layerdrop"):
+        if not 0 <= getattr(settings, name) < 1:
+            raise ValueError(f"{name} must lie in [0, 1), found {getattr(settings, name)}")
+    side = {
+        "embed_dim": settings.embed_dim,
+        "ffn_embed_dim": settings.ffn_embed_dim,
+        "attention_heads": settings.attention_heads,
+        "normalize_before": settings.normalize_before,
+        "learned_pos": True,
+        "layerdrop": settings.layerdrop,
+    }
+    return TransformerConfig(
+        encoder=EncDecBaseConfig(layers=settings.encoder_layers, **side),
+        decoder=DecoderConfig(layers=settings.decoder_layers, **side),
+        quant_noise=QuantNoiseConfig(),
+        activation_fn=str(settings.activation_fn),
+        dropout=settings.dropout,
+        attention_dropout=settings.attention_dropout,
+        activation_dropout=settings.activation_dropout,
+        max_source_positions=settings.max_source_positions,
+        max_target_positions=settings.max_target_positions,
+        share_decoder_input_output_embed=settings.share_embeddings != "none",
+        share_all_embeddings=settings.share_embeddings == "all",
+        layernorm_embedding=True,
+        no_scale_embedding=True,
+        checkpoint_activations=settings.checkpoint_activations,
+    )
+
+
+def vocabulary_checksum(dictionary):
+    """CRC-32 of the symbols of a fairseq Dictionary, in their order."""
+    return zlib.crc32("\n".join(dictionary.symbols).encode("utf-8"))
+
+
+class VocabularyStamp:
+    """Mixin: the state dict carries a checksum of the dictionary's symbols, and refuses those of another.
+
+    Two dictionaries of one size would otherwise load into each other's model without a word.
+    """
+
+    def stamp_vocabulary(self):
+        # fairseq's EMA averages every entry of the state dict that has not "version" in its name
+        self.register_buffer("vocabulary_version", torch.tensor(vocabulary_checksum(self.dictionary)))
+
+    def upgrade_state_dict_named(self, state_dict, name):
+        """fairseq's hook before loading. Raises ValueError if the state is that of another dictionary."""
+        super().upgrade_state_dict_named(state_dict, name)
+        # a file that is not ours has no stamp, and gets this one
+        found = state_dict.setdefault(f"{name}.vocabulary_version", self.vocabulary_version)
+        if int(found) != int(self.vocabulary_version):
+            raise ValueError(
+                f"{name}: the checkpoint belongs to another dictionary than the one given here, "
+                f"of {len(self.dictionary)} symbols"
+            )
+        return state_dict
+
+
+class DeltaLMEncoder(VocabularyStamp, TransformerEncoderBase):
+    """DeltaLM's encoder: token and learned position embeddings, layer norm, Transformer layers."""
+
+    def __init__(self, cfg, dictionary, embed_tokens):
+        super().__init__(cfg, dictionary, embed_tokens)
+        self.stamp_vocabulary()
+        self.layers_below = 0  # layers of the whole encoder that this one has not
+
+    @classmethod
+    def build(cls, settings, dictionary, embed_tokens=None):
+        """From `DeltaLMSettings`; `embed_tokens` is a table to share, by default it gets its own."""
+        if embed_tokens is None:
+            embed_tokens = Embedding(len(dictionary), settings.embed_dim, dictionary.pad())
+        return cls(transformer_config(settings), dictionary, embed_tokens)
+
+    def build_encoder_layer(self, cfg):
+        layer = super().build_encoder_layer(cfg)
+        # in fairseq 0.12.2 the fast path wants the batch first, which only TransformerEncoder.forward knows
+        layer.can_use_fastpath = False
+        return layer
+
+    def keep_layers(self, first_layer):
+        """Keep only the layers from `first_layer` on; what is left takes vectors (`forward_layers`)."""
+        self.embed_tokens = self.embed_positions = self.layernorm_embedding = None
+        del self.layers[:first_layer]
+        self.layers_below = first_layer
+        self.num_layers = len(self.layers)
+
+    def forward_layers(self, x, padding_mask=None, first_layer=0):
+        """Run the layers from `first_layer` on over given vectors, and the final norm of pre-norm models.
+
+        Args:
+            x: (batch, frames, dim), token embeddings or speech frames.
+            padding_mask: (batch, frames), True on padding, or None.
+            first_layer: index of the first layer to run, 0 for all.
+
+        Returns:
+            (batch, frames, dim).
+        """
+        if padding_mask is not None and not padding_mask.any():
+            padding_mask = None
+        below = {id(self.layers[index]) for index in range(first_layer)}
+        x = x.transpose(0, 1)  # (frames, batch, dim)
+        for layer in self.layers:  # iterating is what draws the layers that LayerDrop skips
+            if id(layer) not in below:
+                x = layer(x, encoder_padding_mask=padding_mask)
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        return x.transpose(0, 1)
+
+
+class DeltaLMDecoderLayer(TransformerDecoderLayerBase):
+    """Self-attention, feed-forward, cross-attention, feed-forward, each with residual and layer norm."""
+
+    def __init__(self, cfg, no_encoder_attn=False):
+        super().__init__(cfg, no_encoder_attn)
+        noise = self.quant_noise, self.quant_noise_block_size
+        self.fc3 = self.build_fc1(self.embed_dim, cfg.decoder.ffn_embed_dim, *noise)
+        self.fc4 = self.build_fc2(cfg.decoder.ffn_embed_dim, self.embed_dim, *noise)
+        self.ffn_layer_norm = LayerNorm(self.embed_dim, export=cfg.export)
+
+    def forward(
+        self,
+        x,
+        encoder_out=None,
+        encoder_padding_mask=None,
+        incremental_state=None,
+        *,
+        self_attn_mask=None,
+        self_attn_padding_mask=None,
+        need_attn=False,
+        need_head_weights=False,
+    ):
+        """
+        Args:
+            x: (target, batch, dim).
+            encoder_out: (frames, batch, dim), or None to leave cross-attention out.
+            encoder_padding_mask: (batch, frames), True on padding, or None.
+            incremental_state: fairseq's cache of keys and values while generating, or None.
+            self_attn_mask: (target, target), -inf where a position must not look.
+            self_attn_padding_mask: (batch, target), True on padding, or None.
+            need_attn: return the cross-attention weights, averaged over heads.
+            need_head_weights: return them of each head.
+
+        Returns:
+            x: (target, batch, dim); weights: ([heads,] batch, target, frames) or None; None (fairseq's slot).
+        """
+
+        def self_attention(x):
+            return self.self_attn(
+                query=x,
+                key=x,
+                value=x,
+                key_padding_mask=self_attn_padding_mask,
+                incremental_state=incremental_state,
+                need_weights=False,
+                attn_mask=self_attn_mask,
+            )[0]
+
+        weights = None
+
+        def cross_attention(x):
+            nonlocal weights
+            x, weights = self.encoder_attn(
+                query=x,
+                key=encoder_out,
+                value=encoder_out,
+                key_padding_mask=encoder_padding_mask,
+                incremental_state=incremental_state,
+                static_kv=True,  # the encoder's keys and values are projected once a sentence
+                need_weights=need_attn or need_head_weights,
+                need_head_weights=need_head_weights,
+            )
+            return x
+
+        def feed_forward(inner, outer):
+            return lambda x: outer(self.activation_dropout_module(self.activation_fn(inner(x))))
+
+        x = self._residual_block(x, self.self_attn_layer_norm, self_attention)
+        x = self._residual_block(x, self.ffn_layer_norm, feed_forward(self.fc3, self.fc4))
+        if self.encoder_attn is not None and encoder_out is not None:
+            x = self._residual_block(x, self.encoder_attn_layer_norm, cross_attention)
+        x = self._residual_block(x, self.final_layer_norm, feed_forward(self.fc1, self.fc2))
+        return x, weights, None
+
+    def _residual_block(self, x, layer_norm, block):
+        residual = x
+        x = block(layer_norm(x) if self.normalize_before else x)
+        x = self.residual_connection(self.dropout_module(x), residual)
+        return x if self.normalize_before else layer_norm(x)
+
+
+class DeltaLMDecoder(VocabularyStamp, TransformerDecoderBase):
+    """DeltaLM's decoder; `encoder_out` is fairseq's dict, of a text or a speech encoder."""
+
+    def __init__(self, cfg, dictionary, embed_tokens, no_encoder_attn=False, output_projection=None):
+        super().__init__(cfg, dictionary, embed_tokens, no_encoder_attn, output_projection)
+        self.stamp_vocabulary()
+
+    @classmethod
+    def build(cls, settings, dictionary):
+        """From `DeltaLMSettings`, with an embedding table of its own."""
+        embed_tokens = Embedding(len(dictionary), settings.embed_dim, dictionary.pad())
+        return cls(transformer_config(settings), dictionary, embed_tokens)
+
+    def build_decoder_layer(self, cfg, no_encoder_attn=False):
+        layer = DeltaLMDecoderLayer(cfg, no_encoder_attn)
+        if cfg.checkpoint_activations:
+            layer = checkpoint_wrapper(layer)
+        # as in fairseq, a layer that recomputes its activations is always wrapped
+        return fsdp_wrap(layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap)
