@@ -42,6 +42,7 @@ setup(
             "espeakng-loader>=0.2.4,<0.3",
             "hypothesis>=6.90,<7",
             "pytest>=8,<9",
+            "pytest-xdist>=3.5,<4",
             "ruff>=0.15,<0.16",
             f"transformers>=4.57,<6; {CURRENT}",
             f"transformers>=4.35,<4.40; {LEGACY}",

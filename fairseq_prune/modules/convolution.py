@@ -70,7 +70,9 @@ def extract_conv_features(
 
 def _masked_group_norm(norm: Fp32GroupNorm, x: Tensor, lengths: List[int]) -> Tensor:
     if norm.num_groups != norm.num_channels:
-        raise ValueError(f"group norm with {norm.num_groups} groups: expected one a channel, as in HuBERT base")
+        raise ValueError(
+            f"group norm with {norm.num_groups} groups: expected one a channel, as in HuBERT base"
+        )
     normal = masked_norm(x.float(), lengths, norm.eps)
     return torch.addcmul(norm.bias.float()[:, None], normal, norm.weight.float()[:, None]).type_as(x)
 
@@ -92,6 +94,7 @@ class ConvAdaptor(nn.Module):
         if any(kernel % 2 == 0 or kernel < 1 for kernel in kernels):
             raise ValueError(f"adaptor kernels: found {list(kernels)}, expected odd sizes")
         self.stride = stride
+        self.out_dim = out_dim
         dims = [in_dim] + [channels] * (len(kernels) - 1) + [out_dim]
         self.convs = nn.ModuleList(
             nn.Conv1d(dims[i], 2 * dims[i + 1], kernel, stride, padding=kernel // 2)

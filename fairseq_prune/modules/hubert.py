@@ -1,6 +1,7 @@
 """HuBERT with token pruning, around fairseq's `HubertModel`."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Dict, List, Optional, Sequence
 
 import numpy as np
@@ -19,6 +20,8 @@ from fairseq_prune.modules.convolution import (
 from fairseq_prune.pruning import tokens
 from fairseq_prune.pruning.counting import hubert_macs
 from fairseq_prune.pruning.schedules import warmed_up_ratio
+
+SAMPLE_RATE = 16000  # Hz
 
 
 @dataclass
@@ -89,7 +92,8 @@ class TokenPrunedHubert(HubertModel):
       for less work.
 
     Args:
-        cfg, task_cfg: fairseq's.
+        cfg: fairseq's.
+        pruning: keeps all frames by default.
         normalize: waveforms are normalised to zero mean and unit variance (HuBERT large).
         pad_invariant: an utterance's output is the same alone and in any batch; False is fairseq's behaviour.
     """
@@ -97,12 +101,11 @@ class TokenPrunedHubert(HubertModel):
     def __init__(
         self,
         cfg: HubertConfig,
-        task_cfg,
         pruning: Optional[TokenPruning] = None,
         normalize: bool = False,
         pad_invariant: bool = True,
     ):
-        super().__init__(cfg, task_cfg, [None])
+        super().__init__(cfg, SimpleNamespace(sample_rate=SAMPLE_RATE), [None])
         self.remove_pretraining_modules()
         self.kernels_strides = [(conv[0].kernel_size[0], conv[0].stride[0]) for conv in self._convs]
         self.pruning = pruning or TokenPruning([1.0] * len(self.encoder.layers))
@@ -162,17 +165,25 @@ class TokenPrunedHubert(HubertModel):
         self._encode(frames, trace)
         return frames
 
+    def frame_counts(self, samples: int) -> List[int]:
+        """Frames of an utterance of ``samples``: entering the first layer, and leaving each layer."""
+        counts = [conv_output_length(samples, self.kernels_strides)]
+        for index in range(len(self.encoder.layers)):
+            counts.extend(self._keep_counts(index, counts[-1:]))
+        return counts
+
     def macs(self, samples: int) -> Dict[str, int]:
         """MACs by stage for one utterance of ``samples`` (see `counting.hubert_macs`)."""
         layers = self.encoder.layers
-        frames = [conv_output_length(samples, self.kernels_strides)]
-        for index in range(len(layers)):
-            frames.extend(self._keep_counts(index, frames[-1:]))
+        frames = self.frame_counts(samples)
         scored = self.pruning.criterion == "received"
         pos_conv = self.encoder.pos_conv[0]
         return hubert_macs(
             samples,
-            [(conv[0].out_channels, *kernel_stride) for conv, kernel_stride in zip(self._convs, self.kernels_strides)],
+            [
+                (conv[0].out_channels, *kernel_stride)
+                for conv, kernel_stride in zip(self._convs, self.kernels_strides)
+            ],
             self.encoder.embedding_dim,
             layers[0].fc1.out_features,
             layers[0].self_attn.num_heads,

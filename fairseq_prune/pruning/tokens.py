@@ -73,7 +73,9 @@ def attention_and_received(
     query = query * head_dim**-0.5
     key = key.transpose(2, 3)
     bias = attention_bias(padding_mask, None, query.dtype)
-    weight = torch.ones(batch, frames, device=query.device) if padding_mask is None else (~padding_mask).float()
+    weight = (
+        torch.ones(batch, frames, device=query.device) if padding_mask is None else (~padding_mask).float()
+    )
     weight = weight / heads
     received = torch.zeros(batch, frames, device=query.device)
     outputs = []
@@ -93,14 +95,18 @@ def attention_and_received(
 
 def random_scores(lengths: Sequence[int], frames: int, seed: int, device: torch.device) -> Tensor:
     """(batch, frames) pseudo-random scores of (seed, utterance length, frame), whatever the batch around them."""
-    value = torch.arange(frames, device=device) + torch.tensor(lengths, device=device).unsqueeze(1) * 1_000_003
+    value = (
+        torch.arange(frames, device=device) + torch.tensor(lengths, device=device).unsqueeze(1) * 1_000_003
+    )
     value = value + seed * 7_368_787
     for _ in range(2):  # an integer hash: multiply and fold the high bits down
         value = ((value ^ (value >> 15)) * 2_246_822_519) & 0xFFFFFFFF
     return (value ^ (value >> 16)).float()
 
 
-def top_frames(scores: Tensor, lengths: Sequence[int], counts: Sequence[int]) -> Tuple[Tensor, Optional[Tensor]]:
+def top_frames(
+    scores: Tensor, lengths: Sequence[int], counts: Sequence[int]
+) -> Tuple[Tensor, Optional[Tensor]]:
     """The highest-scored ``counts[i]`` of the first ``lengths[i]`` frames; the earlier one where scores tie.
 
     Args:

@@ -26,7 +26,7 @@ SAMPLES = 16000
 def make_hubert(form="base", criterion="received", ratios=(1.0, 0.9, 0.7, 0.6), **kwargs):
     torch.manual_seed(1)
     pruning = TokenPruning(list(ratios), criterion)
-    hubert = TokenPrunedHubert(HubertConfig(**SIZES, **FORMS[form]), TASK, pruning, **kwargs).eval()
+    hubert = TokenPrunedHubert(HubertConfig(**SIZES, **FORMS[form]), pruning, **kwargs).eval()
     for parameter in hubert.parameters():  # biases and norms that are not 0 and 1, as in a trained model
         parameter.data += 0.05 * torch.randn_like(parameter)
     return hubert
@@ -183,7 +183,7 @@ def test_base_of_the_real_size_equals_fairseq_and_torchaudio():
 
     cfg = HubertConfig(label_rate=50)
     torch.manual_seed(0)
-    hubert = TokenPrunedHubert(cfg, TASK).eval()
+    hubert = TokenPrunedHubert(cfg).eval()
     original = HubertModel(cfg, TASK, [None]).eval()
     original.load_state_dict(hubert.state_dict(), strict=False)
     waveform = torch.randn(1, 4 * SAMPLES)

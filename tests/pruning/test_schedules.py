@@ -22,9 +22,7 @@ def test_cosine_is_flat_at_both_ends():
 
 
 @settings(deadline=None)
-@given(
-    st.integers(1, 24), st.floats(0.01, 1.0), st.floats(0.01, 1.0), st.sampled_from(SCHEDULES), st.data()
-)
+@given(st.integers(1, 24), st.floats(0.01, 1.0), st.floats(0.01, 1.0), st.sampled_from(SCHEDULES), st.data())
 def test_every_ratio_lies_between_first_and_last(layers, first, last, schedule, data):
     start = data.draw(st.integers(1, layers))
     ratios = layer_keep_ratios(layers, first, start, schedule, last)
@@ -61,5 +59,7 @@ def test_what_does_not_fit_is_refused(arguments, message):
 
 
 def test_warm_up_falls_linearly_from_all_frames():
-    assert [warmed_up_ratio(0.6, update, 100) for update in (0, 50, 100, 200)] == pytest.approx([1, 0.8, 0.6, 0.6])
+    assert [warmed_up_ratio(0.6, update, 100) for update in (0, 50, 100, 200)] == pytest.approx(
+        [1, 0.8, 0.6, 0.6]
+    )
     assert warmed_up_ratio(0.6, 0, 0) == 0.6
