@@ -1,6 +1,6 @@
 """Self-attention with fairseq's projections, which can say how much attention each frame receives."""
 
-from typing import Optional, Tuple
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ def self_attention(
     padding_mask: Optional[Tensor] = None,
     sizes: Optional[Tensor] = None,
     scored: bool = False,
-) -> Tuple[Tensor, Optional[Tensor], Tensor]:
+) -> tuple[Tensor, Optional[Tensor], Tensor]:
     """What ``attention(x, x, x)`` computes, batch first and without an attention matrix where none is needed.
 
     Args:

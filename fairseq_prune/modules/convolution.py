@@ -1,6 +1,7 @@
-"""The convolutional feature extractor on padded batches: an utterance's features do not depend on its padding."""
+"""Convolutions on padded batches: what an utterance becomes does not depend on its padding."""
 
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +11,15 @@ from torch import Tensor, nn
 from fairseq_prune.pruning.tokens import padding_mask_of
 
 
-def conv_output_length(length: int, layers: Sequence[Tuple[int, int]]) -> int:
-    """Frames that unpadded convolutions of (kernel, stride) make of ``length`` samples; 0 if there are too few."""
+def conv_output_length(length: int, layers: Sequence[tuple[int, int]]) -> int:
+    """Frames that unpadded convolutions of (kernel, stride) make of ``length`` samples; 0 of too few."""
     for kernel, stride in layers:
         length = (length - kernel) // stride + 1 if length >= kernel else 0
     return length
 
 
 def masked_norm(x: Tensor, lengths: Sequence[int], eps: float) -> Tensor:
-    """Normalise each channel over an utterance's valid time steps: (batch, channels, time), same shape returned."""
+    """Normalise each channel over an utterance's valid steps: (batch, channels, time), returned as such."""
     valid = torch.ones(x.shape[0], x.shape[2], device=x.device)
     padding = padding_mask_of(lengths, x.shape[2], x.device)
     if padding is not None:
@@ -68,7 +69,7 @@ def extract_conv_features(
     return x
 
 
-def _masked_group_norm(norm: Fp32GroupNorm, x: Tensor, lengths: List[int]) -> Tensor:
+def _masked_group_norm(norm: Fp32GroupNorm, x: Tensor, lengths: list[int]) -> Tensor:
     if norm.num_groups != norm.num_channels:
         raise ValueError(
             f"group norm with {norm.num_groups} groups: expected one a channel, as in HuBERT base"
@@ -104,8 +105,8 @@ class ConvAdaptor(nn.Module):
 
     def forward(
         self, x: Tensor, lengths: Sequence[int], positions: Tensor
-    ) -> Tuple[Tensor, List[int], Tensor]:
-        """(batch, frames, in_dim), valid frames and frame positions (batch, frames) -> the same, shortened."""
+    ) -> tuple[Tensor, list[int], Tensor]:
+        """(batch, frames, in_dim), valid frames, positions (batch, frames) -> the same three, shortened."""
         lengths = list(lengths)
         if self.linear is not None:
             return self.linear(x), lengths, positions

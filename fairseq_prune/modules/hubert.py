@@ -1,8 +1,9 @@
 """HuBERT with token pruning, around fairseq's `HubertModel`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Dict, List, Optional, Sequence
+from typing import Optional
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ SAMPLE_RATE = 16000  # Hz
 
 @dataclass
 class TokenPruning:
-    """How frames are dropped: a keep ratio for each layer (see `schedules.layer_keep_ratios`) and a criterion."""
+    """How frames are dropped: a keep ratio for each layer (`schedules.layer_keep_ratios`) and a criterion."""
 
     keep_ratios: Sequence[float]
     criterion: str = "received"
@@ -56,25 +57,25 @@ class Frames:
     """
 
     x: Tensor
-    lengths: List[int]
+    lengths: list[int]
     padding_mask: Optional[Tensor]
     positions: Tensor
     sizes: Optional[Tensor] = None
-    trace: List[Tensor] = field(default_factory=list)
+    trace: list[Tensor] = field(default_factory=list)
 
-    def select(self, indices: Tensor, padding_mask: Optional[Tensor], counts: List[int]) -> None:
+    def select(self, indices: Tensor, padding_mask: Optional[Tensor], counts: list[int]) -> None:
         """Keep the frames at ``indices`` (batch, kept)."""
         self.x = tokens.gather_frames(self.x, indices, padding_mask)
         self._follow(indices, padding_mask, counts)
 
-    def merge(self, keys: Tensor, counts: List[int]) -> None:
+    def merge(self, keys: Tensor, counts: list[int]) -> None:
         """Merge similar frames; ``keys``: (batch, frames, head_dim)."""
         self.x, self.sizes, indices, padding_mask = tokens.merge_frames(
             self.x, keys, self.sizes, self.lengths, counts
         )
         self._follow(indices, padding_mask, counts)
 
-    def _follow(self, indices: Tensor, padding_mask: Optional[Tensor], counts: List[int]) -> None:
+    def _follow(self, indices: Tensor, padding_mask: Optional[Tensor], counts: list[int]) -> None:
         self.positions = tokens.gather_frames(self.positions, indices, padding_mask)
         self.padding_mask = padding_mask
         self.lengths = counts
@@ -84,8 +85,8 @@ class TokenPrunedHubert(HubertModel):
     """fairseq's HuBERT, whose layers drop the frames that receive least attention.
 
     Parameters and their names are fairseq's, so its checkpoints load unchanged. Modifications:
-    - `forward` takes lengths in samples and returns `Frames`; only features are computed, no pretraining loss;
-    - the extractor's statistics leave out padding (``pad_invariant``), output lengths follow the convolutions;
+    - `forward` takes lengths in samples and returns `Frames`; features only, no pretraining loss;
+    - the extractor's statistics leave out padding (``pad_invariant``), lengths follow the convolutions;
     - attention is `scaled_dot_product_attention`, batch first, without padding to a multiple of 2;
     - after the attention of a layer with a keep ratio below 1, frames are dropped or merged. Feed-forward and
       norms work on each frame alone, so that dropping before them gives what dropping after the layer gives,
@@ -165,14 +166,14 @@ class TokenPrunedHubert(HubertModel):
         self._encode(frames, trace)
         return frames
 
-    def frame_counts(self, samples: int) -> List[int]:
+    def frame_counts(self, samples: int) -> list[int]:
         """Frames of an utterance of ``samples``: entering the first layer, and leaving each layer."""
         counts = [conv_output_length(samples, self.kernels_strides)]
         for index in range(len(self.encoder.layers)):
             counts.extend(self._keep_counts(index, counts[-1:]))
         return counts
 
-    def macs(self, samples: int) -> Dict[str, int]:
+    def macs(self, samples: int) -> dict[str, int]:
         """MACs by stage for one utterance of ``samples`` (see `counting.hubert_macs`)."""
         layers = self.encoder.layers
         frames = self.frame_counts(samples)
@@ -238,7 +239,7 @@ class TokenPrunedHubert(HubertModel):
         x = frames.x + layer.dropout3(x)
         frames.x = x if layer.layer_norm_first else layer.final_layer_norm(x)
 
-    def _keep_counts(self, index: int, lengths: List[int]) -> List[int]:
+    def _keep_counts(self, index: int, lengths: list[int]) -> list[int]:
         ratio = self.pruning.keep_ratios[index]
         if ratio == 1.0:
             return lengths
@@ -249,7 +250,7 @@ class TokenPrunedHubert(HubertModel):
         self,
         index: int,
         frames: Frames,
-        counts: List[int],
+        counts: list[int],
         received: Optional[Tensor],
         keys: Tensor,
         residual: Tensor,

@@ -1,9 +1,9 @@
 """Multiply-accumulate operations (MACs) of encoders, by stage, from sizes alone."""
 
-from typing import Dict, Sequence, Tuple
+from collections.abc import Sequence
 
 
-def extractor_macs(samples: int, conv_layers: Sequence[Tuple[int, int, int]]) -> int:
+def extractor_macs(samples: int, conv_layers: Sequence[tuple[int, int, int]]) -> int:
     """MACs of unpadded one-dimensional convolutions on a waveform of one channel.
 
     Args:
@@ -20,7 +20,7 @@ def extractor_macs(samples: int, conv_layers: Sequence[Tuple[int, int, int]]) ->
 
 def transformer_layer_macs(
     frames: int, kept: int, dim: int, ffn_dim: int, heads: int, scored: bool = False
-) -> Dict[str, int]:
+) -> dict[str, int]:
     """MACs of a layer that drops frames between its attention and its feed-forward block.
 
     Args:
@@ -36,7 +36,7 @@ def transformer_layer_macs(
 
 def hubert_macs(
     samples: int,
-    conv_layers: Sequence[Tuple[int, int, int]],
+    conv_layers: Sequence[tuple[int, int, int]],
     dim: int,
     ffn_dim: int,
     heads: int,
@@ -44,7 +44,7 @@ def hubert_macs(
     conv_pos_groups: int,
     frames: Sequence[int],
     scored: Sequence[bool],
-) -> Dict[str, int]:
+) -> dict[str, int]:
     """MACs of HuBERT by stage, for one utterance.
 
     Args:

@@ -1,7 +1,8 @@
 """Keep ratios by encoder layer and by training update. A keep ratio is the share of frames that stays."""
 
 import math
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Optional
 
 SCHEDULES = ("constant", "linear", "cosine")
 
@@ -20,7 +21,7 @@ def layer_keep_ratios(
     schedule: str = "constant",
     final_keep_ratio: Optional[float] = None,
     explicit: Optional[Sequence[float]] = None,
-) -> List[float]:
+) -> list[float]:
     """The share of its own input frames that each encoder layer keeps.
 
     Args:
@@ -40,7 +41,7 @@ def layer_keep_ratios(
     if explicit:
         if len(explicit) != num_layers:
             raise ValueError(
-                f"explicit keep ratios: found {len(explicit)}, expected {num_layers}, one for each encoder layer"
+                f"explicit keep ratios: found {len(explicit)}, expected {num_layers}, one a layer"
             )
         return [check_keep_ratio(ratio, f"keep ratio of layer {i}") for i, ratio in enumerate(explicit, 1)]
     check_keep_ratio(keep_ratio)

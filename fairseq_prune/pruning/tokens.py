@@ -6,7 +6,8 @@ wait for the device to learn a shape.
 """
 
 import math
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ CRITERIA = ("received", "random", "uniform", "norm", "merge")
 QUERY_BLOCK = 128
 
 
-def keep_counts(lengths: Sequence[int], keep_ratio: float, minimum: int = 1) -> List[int]:
+def keep_counts(lengths: Sequence[int], keep_ratio: float, minimum: int = 1) -> list[int]:
     """``ceil(keep_ratio * length)`` of each utterance's own length, at least ``min(minimum, length)``."""
     # 0.1 * 30 is 3.0000000000000004 in floating point: a count must not grow by rounding
     return [min(n, max(minimum, math.ceil(keep_ratio * n - 1e-6))) for n in lengths]
@@ -34,7 +35,7 @@ def padding_mask_of(lengths: Sequence[int], frames: int, device: torch.device) -
 def attention_bias(
     padding_mask: Optional[Tensor], sizes: Optional[Tensor], dtype: torch.dtype
 ) -> Optional[Tensor]:
-    """What is added to attention logits, (batch, 1, 1, frames) or None: -inf on padding, log size on merged frames.
+    """Added to attention logits, (batch, 1, 1, frames) or None: -inf on padding, log size on merged frames.
 
     A frame that stands for n frames attracts the attention of n (ToMe, arXiv 2210.09461, equation 1).
     """
@@ -55,7 +56,7 @@ def attention_and_received(
     value: Optional[Tensor] = None,
     padding_mask: Optional[Tensor] = None,
     block: int = QUERY_BLOCK,
-) -> Tuple[Optional[Tensor], Tensor]:
+) -> tuple[Optional[Tensor], Tensor]:
     """Softmax attention in blocks of queries, and how much of it each frame receives.
 
     Args:
@@ -85,7 +86,7 @@ def attention_and_received(
             logits += bias
         # in float32 also under fp16 and bf16, whose few digits would make importances tie
         attention = logits.softmax(-1, dtype=torch.float32)
-        # A softmax row sums to 1, so importance must sum over queries (columns); the published snippet sums rows.
+        # summed over queries: the published snippet sums over keys, which gives 1 for every frame
         rows = weight[:, None, start : start + block].repeat(1, 1, heads)
         received += torch.bmm(rows, attention.flatten(1, 2)).squeeze(1).float()
         if value is not None:
@@ -94,7 +95,7 @@ def attention_and_received(
 
 
 def random_scores(lengths: Sequence[int], frames: int, seed: int, device: torch.device) -> Tensor:
-    """(batch, frames) pseudo-random scores of (seed, utterance length, frame), whatever the batch around them."""
+    """(batch, frames) pseudo-random scores of (seed, utterance length, frame), whatever the batch."""
     value = (
         torch.arange(frames, device=device) + torch.tensor(lengths, device=device).unsqueeze(1) * 1_000_003
     )
@@ -106,15 +107,15 @@ def random_scores(lengths: Sequence[int], frames: int, seed: int, device: torch.
 
 def top_frames(
     scores: Tensor, lengths: Sequence[int], counts: Sequence[int]
-) -> Tuple[Tensor, Optional[Tensor]]:
+) -> tuple[Tensor, Optional[Tensor]]:
     """The highest-scored ``counts[i]`` of the first ``lengths[i]`` frames; the earlier one where scores tie.
 
     Args:
         scores: (batch, frames).
 
     Returns:
-        indices (batch, max(counts)) in temporal order, and the padding mask of that shape (None when all counts
-        are equal). On padding the index is 0.
+        indices (batch, max(counts)) in temporal order, and the padding mask of that shape (None when all
+        counts are equal). On padding the index is 0.
     """
     frames = scores.size(1)
     padding_mask = padding_mask_of(lengths, frames, scores.device)
@@ -132,7 +133,7 @@ def top_frames(
 
 def uniform_frames(
     lengths: Sequence[int], counts: Sequence[int], device: torch.device
-) -> Tuple[Tensor, Optional[Tensor]]:
+) -> tuple[Tensor, Optional[Tensor]]:
     """Evenly spaced frames, the middle of each of ``counts[i]`` equal stretches; returns as `top_frames`."""
     kept = max(counts)
     steps = torch.arange(kept, device=device).unsqueeze(0)
@@ -156,12 +157,12 @@ def merge_frames(
     sizes: Optional[Tensor],
     lengths: Sequence[int],
     counts: Sequence[int],
-) -> Tuple[Tensor, Tensor, Tensor, Optional[Tensor]]:
+) -> tuple[Tensor, Tensor, Tensor, Optional[Tensor]]:
     """Bipartite soft matching (ToMe, arXiv 2210.09461, section 3): similar frames become their mean.
 
-    Frames at even places each find the most similar frame at an odd place; the ``lengths[i] - counts[i]`` pairs
-    of highest cosine similarity are merged into the odd one, averaged by size. One call can at most halve an
-    utterance.
+    Frames at even places each find the most similar frame at an odd place; the ``lengths[i] - counts[i]``
+    pairs of highest cosine similarity are merged into the odd one, averaged by size. One call can at most
+    halve an utterance.
 
     Args:
         x: (batch, frames, dim).
@@ -169,8 +170,9 @@ def merge_frames(
         sizes: (batch, frames), how many original frames each stands for; None is one each.
 
     Returns:
-        merged frames (batch, max(counts), dim) in temporal order, their sizes (batch, max(counts)), the index in
-        ``x`` that each has the place of (batch, max(counts)), and the padding mask (None when counts are equal).
+        merged frames (batch, max(counts), dim) in temporal order, their sizes (batch, max(counts)), the
+        index in ``x`` that each has the place of (batch, max(counts)), and the padding mask (None when counts
+        are equal).
 
     Raises:
         ValueError: an utterance would have to shrink below half.

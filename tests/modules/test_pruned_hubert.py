@@ -1,4 +1,4 @@
-"""The token-pruned encoder against fairseq, transformers and torchaudio, and against itself in other batches."""
+"""The token-pruned encoder against fairseq, torchaudio, and itself in other batches."""
 
 import pytest
 import torch

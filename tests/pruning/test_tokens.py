@@ -30,7 +30,7 @@ def test_counts_follow_each_own_length(lengths, ratio, minimum):
     for length, count in zip(lengths, counts):
         assert min(minimum, length) <= count <= length
         assert count >= ratio * length - 1e-5
-        assert count == length or count == minimum or count < ratio * length + 1
+        assert count in (length, minimum) or count < ratio * length + 1
 
 
 def test_a_count_does_not_grow_by_rounding():
