@@ -153,7 +153,7 @@ class DeltaLMEncoder(VocabularyStamp, TransformerEncoderBase):
 
     def build_encoder_layer(self, cfg):
         layer = super().build_encoder_layer(cfg)
-        # in fairseq 0.12.2 the fast path wants the batch first, which only TransformerEncoder.forward knows
+        # fairseq 0.12.2 has a fast path for relu that wants the batch first, as only its own encoder knows
         layer.can_use_fastpath = False
         return layer
 
