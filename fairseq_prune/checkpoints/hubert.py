@@ -1,0 +1,235 @@
+"""Reading HuBERT: fairseq's checkpoints, pretrained or fine-tuned with CTC, and Hugging Face folders."""
+
+import ast
+import re
+from argparse import Namespace
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Union
+
+import torch
+from fairseq import utils
+from fairseq.models.hubert import HubertConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
+
+from fairseq_prune.checkpoints.huggingface_hubert import read_huggingface_hubert
+from fairseq_prune.checkpoints.loading import load_checkpoint_file
+
+# Fields of fairseq's HubertConfig that say which weights there are and what they compute. The others are for
+# pretraining and regularisation, which whoever trains further sets anew.
+ARCHITECTURE = {
+    "extractor_mode": str,
+    "conv_feature_layers": str,
+    "conv_bias": bool,
+    "encoder_layers": int,
+    "encoder_embed_dim": int,
+    "encoder_ffn_embed_dim": int,
+    "encoder_attention_heads": int,
+    "activation_fn": str,
+    "layer_type": str,
+    "layer_norm_first": bool,
+    "conv_pos": int,
+    "conv_pos_groups": int,
+    "conv_pos_batch_norm": bool,  # unknown to fairseq 0.12.2
+}
+CHOICES = {
+    "extractor_mode": ("default", "layer_norm"),
+    "activation_fn": utils.get_available_activation_fns(),
+    "layer_type": ("transformer",),
+}
+DEFAULTS = {"conv_pos_batch_norm": False, **{field.name: field.default for field in fields(HubertConfig)}}
+MAX_CONV_LAYERS = 100
+
+KNOWN_KEY = re.compile(
+    r"mask_emb|(post_extract_proj|layer_norm|feature_extractor\.conv_layers\.\d+\.(0|2|2\.1)"
+    r"|encoder\.(layer_norm|pos_conv\.[01]|layers\.\d+\.(self_attn\.[qkv]_proj|self_attn\.out_proj"
+    r"|self_attn_layer_norm|fc1|fc2|final_layer_norm)))"
+    r"\.(weight|bias|weight_g|weight_v|running_mean|running_var|num_batches_tracked)"
+)
+PRETRAINING_HEAD = re.compile(r"label_embs_concat|(final_proj|target_glu\.0)\.(weight|bias)")  # dropped
+CTC_HEAD = re.compile(r"w2v_encoder\.proj\.(weight|bias)")  # dropped
+CTC_PREFIX = "w2v_encoder.w2v_model."
+
+
+@dataclass
+class HubertCheckpoint:
+    """A HuBERT without pretraining heads.
+
+    config: the ARCHITECTURE fields of fairseq's HubertConfig, as JSON can hold them.
+    normalize: whether it was trained on waveforms of zero mean and unit variance.
+    state_dict: float32 tensors under the names of fairseq's HubertModel.
+    """
+
+    config: dict[str, Union[str, int, bool]]
+    normalize: bool
+    state_dict: dict[str, Tensor]
+
+
+def read_hubert(path):
+    """Read a HuBERT from a fairseq checkpoint, or from a folder that `save_pretrained` of transformers wrote.
+
+    Returns:
+        HubertCheckpoint
+
+    Raises:
+        FileNotFoundError: no such file, or the folder lacks `config.json` or weights.
+        ValueError: unreadable, not a HuBERT, or one that fairseq's HubertModel cannot express.
+    """
+    path = Path(path)
+    config, normalize, weights = (read_huggingface_hubert if path.is_dir() else _read_fairseq)(path)
+    for key, value in weights.items():
+        if not (KNOWN_KEY.fullmatch(key) and isinstance(value, Tensor)):
+            raise ValueError(f"{path}: unknown weight {key!r}, expected those of a HuBERT")
+    if not isinstance(normalize, bool):
+        raise ValueError(f"{path}: normalize is {normalize!r}, expected true or false")
+    try:
+        config = check_architecture(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return HubertCheckpoint(config, normalize, {key: _own_float32(value) for key, value in weights.items()})
+
+
+def hubert_config(architecture, **others):
+    """fairseq's HubertConfig, enough for `HubertModel(config, HubertPretrainingConfig(), [None])`.
+
+    Args:
+        architecture: `HubertCheckpoint.config`, or a part of it for fairseq's defaults elsewhere.
+        others: further fields, such as dropout.
+
+    Raises:
+        ValueError: an unknown field, or a value that is none.
+    """
+    unknown = [name for name in architecture if name not in ARCHITECTURE]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is not a field of a HuBERT's architecture")
+    config = check_architecture(architecture)
+    known = {field.name for field in fields(HubertConfig)}
+    if not config["conv_pos_batch_norm"]:
+        config = {name: value for name, value in config.items() if name in known}
+    unknown = [name for name in {**config, **others} if name not in known]
+    if unknown:
+        raise ValueError(f"the installed fairseq's HubertConfig has no field {unknown[0]!r}")
+    return HubertConfig(label_rate=50.0, **{**config, **others})  # the default label rate is no number
+
+
+def check_architecture(config):
+    """The ARCHITECTURE fields of a configuration, with fairseq's defaults for those it lacks.
+
+    Raises:
+        ValueError: a value of the wrong type, or one that no HuBERT has.
+    """
+    checked = {}
+    for name, kind in ARCHITECTURE.items():
+        value = config.get(name, DEFAULTS[name])
+        if type(value) is not kind or (kind is int and value < 1):
+            raise ValueError(f"{name} is {value!r}, expected {'1 or more' if kind is int else kind.__name__}")
+        if value not in CHOICES.get(name, (value,)):
+            raise ValueError(f"{name} is {value!r}, expected {' or '.join(CHOICES[name])}")
+        checked[name] = value
+    for part in ("encoder_attention_heads", "conv_pos_groups"):
+        if checked["encoder_embed_dim"] % checked[part]:
+            raise ValueError(
+                f"{part} {checked[part]} does not divide {checked['encoder_embed_dim']} dimensions"
+            )
+    checked["conv_feature_layers"] = str(parse_conv_layers(checked["conv_feature_layers"]))
+    return checked
+
+
+def parse_conv_layers(expression):
+    """The list of (channels, kernel, stride) that `conv_feature_layers` stands for.
+
+    fairseq calls `eval` on this string, wherever it is from; here it is lists, tuples, integers, + and *.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        items = _evaluate(ast.parse(expression, mode="eval").body)
+        layers = [(channels, kernel, stride) for channels, kernel, stride in items]
+    except (SyntaxError, TypeError, ValueError, RecursionError):
+        layers = []
+    if not layers or not all(type(size) is int and size > 0 for layer in layers for size in layer):
+        raise ValueError(
+            f"conv_feature_layers is {expression[:80]!r}, expected [(channels, kernel, stride), ...]"
+        )
+    return layers
+
+
+def _evaluate(node):
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    if isinstance(node, ast.Tuple):
+        return tuple(_evaluate(item) for item in node.elts)
+    if isinstance(node, ast.List):
+        return [_evaluate(item) for item in node.elts]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return [*_evaluate(node.left), *_evaluate(node.right)]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        layers, times = _evaluate(node.left), _evaluate(node.right)
+        if isinstance(layers, list) and isinstance(times, int) and len(layers) * times <= MAX_CONV_LAYERS:
+            return layers * times
+    raise SyntaxError(f"{type(node).__name__} in conv_feature_layers")
+
+
+def _read_fairseq(path):
+    checkpoint = load_checkpoint_file(path, mmap=True)
+    weights = checkpoint.get("model")
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path}: not a fairseq checkpoint: found {list(checkpoint)[:5]}, expected 'model'")
+    model, task = _sections(checkpoint, path)
+    normalize = task.get("normalize", False)
+    if "w2v_path" in model:
+        model = _pretrained_model(model, path)
+        weights = {key: value for key, value in weights.items() if not CTC_HEAD.fullmatch(key)}
+        other = [key for key in weights if not key.startswith(CTC_PREFIX)]
+        if other:
+            raise ValueError(f"{path}: unknown weight {other[0]!r}, expected those of a hubert_ctc")
+        weights = {key[len(CTC_PREFIX) :]: value for key, value in weights.items()}
+    name = model.get("_name") or model.get("arch")
+    if name != "hubert":
+        raise ValueError(f"{path}: a checkpoint of model {name!r}, expected 'hubert' or 'hubert_ctc'")
+    weights = {key: value for key, value in weights.items() if not PRETRAINING_HEAD.fullmatch(key)}
+    return model, normalize, weights
+
+
+def _sections(checkpoint, path):
+    """Options of model and task: two sections of `cfg`, or both together in the older `args`."""
+    config = _as_dict(checkpoint.get("cfg") or checkpoint.get("args"), path)
+    if "model" in config:
+        return _as_dict(config["model"], path), _as_dict(config.get("task", {}), path)
+    return config, config
+
+
+def _pretrained_model(fine_tuned, path):
+    """Options of the HuBERT in a fine-tuned model, from `w2v_args` or else from the file it began with."""
+    if fine_tuned.get("w2v_args") is not None:
+        return _sections({"cfg": fine_tuned["w2v_args"]}, path)[0]
+    pretrained = fine_tuned["w2v_path"]
+    if not Path(pretrained).is_file():
+        raise ValueError(
+            f"{path}: fine-tuned, without the architecture (w2v_args), and the checkpoint that it began with "
+            f"is not here: {pretrained}"
+        )
+    return _sections(load_checkpoint_file(pretrained, mmap=True), pretrained)[0]
+
+
+def _as_dict(section, path):
+    if isinstance(section, Namespace):
+        return vars(section)
+    if isinstance(section, DictConfig):
+        try:
+            return OmegaConf.to_container(section)
+        except (OmegaConfBaseException, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{path}: written by a later omegaconf than the installed one ({error})"
+            ) from error
+    if not isinstance(section, dict):
+        raise ValueError(f"{path}: no configuration: found {type(section).__name__}, expected cfg or args")
+    return section
+
+
+def _own_float32(tensor):
+    """A copy, so that nothing hangs on a mapped file; half-precision checkpoints become float32."""
+    return tensor.to(torch.float32, copy=True) if tensor.is_floating_point() else tensor.clone()

@@ -1,0 +1,148 @@
+"""Reading the HuBERT folders of Hugging Face: config.json with model.safetensors or pytorch_model.bin."""
+
+import json
+import re
+
+import torch
+
+from fairseq_prune.checkpoints.loading import load_checkpoint_file
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+CONV_NORMS = {"group": "default", "layer": "layer_norm"}
+ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_accurate", "relu": "relu"}
+# what fairseq's HubertModel has no option for: {field of config.json: (its default there, what fairseq does)}
+FIXED = {
+    "model_type": (None, "hubert"),
+    "feat_extract_activation": ("gelu", "gelu"),
+    "feat_proj_layer_norm": (True, True),
+    "layer_norm_eps": (1e-5, 1e-5),
+}
+
+# {module in transformers: module in fairseq}; the module's parameters keep their names, but for RENAMED
+MODULES = {
+    r"feature_extractor\.conv_layers\.(\d+)\.conv": r"feature_extractor.conv_layers.\1.0",
+    r"feature_projection\.layer_norm": "layer_norm",
+    r"feature_projection\.projection": "post_extract_proj",
+    r"encoder\.layer_norm": "encoder.layer_norm",
+    r"encoder\.layers\.(\d+)\.attention\.([qkv]|out)_proj": r"encoder.layers.\1.self_attn.\2_proj",
+    r"encoder\.layers\.(\d+)\.layer_norm": r"encoder.layers.\1.self_attn_layer_norm",
+    r"encoder\.layers\.(\d+)\.feed_forward\.intermediate_dense": r"encoder.layers.\1.fc1",
+    r"encoder\.layers\.(\d+)\.feed_forward\.output_dense": r"encoder.layers.\1.fc2",
+    r"encoder\.layers\.(\d+)\.final_layer_norm": r"encoder.layers.\1.final_layer_norm",
+}
+GROUP_NORM = {r"feature_extractor\.conv_layers\.0\.layer_norm": "feature_extractor.conv_layers.0.2"}
+LAYER_NORM = {r"feature_extractor\.conv_layers\.(\d+)\.layer_norm": r"feature_extractor.conv_layers.\1.2.1"}
+# newer torch keeps the two factors of a weight norm in a submodule
+WEIGHT_NORM = {r"encoder\.pos_conv_embed\.conv(\.parametrizations\.weight)?": "encoder.pos_conv.0"}
+BATCH_NORM = {
+    r"encoder\.pos_conv_embed\.batch_norm": "encoder.pos_conv.0",
+    r"encoder\.pos_conv_embed\.conv": "encoder.pos_conv.1",
+}
+RENAMED = {"original0": "weight_g", "original1": "weight_v"}
+CTC_HEAD = re.compile(r"lm_head\.(weight|bias)")  # dropped
+
+
+def read_huggingface_hubert(folder):
+    """Read a `HubertModel` or `HubertForCTC` that `save_pretrained` of transformers wrote.
+
+    Returns:
+        (fields of fairseq's HubertConfig, normalize, state dict under the names of fairseq's HubertModel)
+
+    Raises:
+        FileNotFoundError: config.json or the weights are missing.
+        ValueError: not a HuBERT, or one that fairseq's HubertModel cannot express.
+    """
+    huggingface = _read_json(folder / "config.json")
+    config = _fairseq_config(huggingface, folder / "config.json")
+    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"{folder}: found no {' or '.join(WEIGHT_FILES)}")
+    modules = {
+        **MODULES,
+        **(LAYER_NORM if config["extractor_mode"] == "layer_norm" else GROUP_NORM),
+        **(BATCH_NORM if config["conv_pos_batch_norm"] else WEIGHT_NORM),
+    }
+    weights = {
+        _fairseq_key(key, modules, path): value
+        for key, value in load_checkpoint_file(path, mmap=True).items()
+        if not CTC_HEAD.fullmatch(key)
+    }
+    # absent where masking was off in training; a masked frame is then simply empty
+    weights.setdefault("mask_emb", torch.zeros(config["encoder_embed_dim"]))
+    return config, _normalizes(folder, huggingface), weights
+
+
+def _read_json(path):
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file, expected a Hugging Face folder or a fairseq checkpoint"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: found a {type(content).__name__}, expected an object")
+    return content
+
+
+def _fairseq_config(huggingface, path):
+    for name, (default, fixed) in FIXED.items():
+        value = huggingface.get(name, default)
+        if value != fixed:
+            raise ValueError(f"{path}: {name} is {value!r}, but fairseq's HuBERT has {fixed!r}")
+    norm = _translate(huggingface, "feat_extract_norm", "group", CONV_NORMS, path)
+    channels = huggingface.get("conv_dim", [512] * 7)
+    kernels = huggingface.get("conv_kernel", [10, 3, 3, 3, 3, 2, 2])
+    strides = huggingface.get("conv_stride", [5, 2, 2, 2, 2, 2, 2])
+    if not len(channels) == len(kernels) == len(strides) > 0:
+        raise ValueError(f"{path}: conv_dim, conv_kernel and conv_stride differ in length")
+    embed_dim = huggingface.get("hidden_size", 768)
+    if channels[-1] == embed_dim:
+        raise ValueError(
+            f"{path}: conv_dim ends with hidden_size ({embed_dim}); fairseq's HuBERT projects nothing then"
+        )
+    return {
+        "extractor_mode": norm,
+        "conv_feature_layers": str(list(zip(channels, kernels, strides))),
+        "conv_bias": huggingface.get("conv_bias", False),
+        "encoder_layers": huggingface.get("num_hidden_layers", 12),
+        "encoder_embed_dim": embed_dim,
+        "encoder_ffn_embed_dim": huggingface.get("intermediate_size", 3072),
+        "encoder_attention_heads": huggingface.get("num_attention_heads", 12),
+        "activation_fn": _translate(huggingface, "hidden_act", "gelu", ACTIVATIONS, path),
+        "layer_type": "transformer",
+        "layer_norm_first": huggingface.get("do_stable_layer_norm", False),
+        "conv_pos": huggingface.get("num_conv_pos_embeddings", 128),
+        "conv_pos_groups": huggingface.get("num_conv_pos_embedding_groups", 16),
+        "conv_pos_batch_norm": huggingface.get("conv_pos_batch_norm", False),
+    }
+
+
+def _translate(huggingface, name, default, choices, path):
+    value = huggingface.get(name, default)
+    if value not in choices:
+        raise ValueError(f"{path}: {name} is {value!r}, fairseq's HuBERT has {' or '.join(choices)}")
+    return choices[value]
+
+
+def _fairseq_key(key, modules, path):
+    if key in ("masked_spec_embed", "hubert.masked_spec_embed"):
+        return "mask_emb"
+    module, _, parameter = (key[len("hubert.") :] if key.startswith("hubert.") else key).rpartition(".")
+    for pattern, replacement in modules.items():
+        match = re.fullmatch(pattern, module)
+        if match:
+            return f"{match.expand(replacement)}.{RENAMED.get(parameter, parameter)}"
+    raise ValueError(f"{path}: unknown weight {key!r}, expected those of HubertModel or HubertForCTC")
+
+
+def _normalizes(folder, huggingface):
+    """What the feature extractor beside the model says, else what the published models of this kind do.
+
+    It says true for HuBERT-base too, which fairseq trained without; its group norm makes them the same.
+    """
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        return _read_json(path).get("do_normalize", True)
+    return huggingface.get("feat_extract_norm", "group") == "layer"
