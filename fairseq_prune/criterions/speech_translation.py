@@ -1,0 +1,72 @@
+"""Label-smoothed cross-entropy, with CTC on the encoder and translation of the transcript beside it."""
+
+import math
+from dataclasses import dataclass, field
+
+from fairseq import utils
+from fairseq.criterions import register_criterion
+from fairseq.criterions.label_smoothed_cross_entropy_with_ctc import (
+    LabelSmoothedCrossEntropyWithCtcCriterion,
+    LabelSmoothedCrossEntropyWithCtcCriterionConfig,
+)
+from fairseq.logging import metrics
+
+
+@dataclass
+class SpeechTranslationCriterionConfig(LabelSmoothedCrossEntropyWithCtcCriterionConfig):
+    ctc_weight: float = field(
+        default=0.0, metadata={"help": "weight of the CTC loss on the encoder; needs --ctc-text of the task"}
+    )
+    mt_loss_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "weight of the loss of translating the transcript; needs --text-encoder of the model"
+        },
+    )
+
+
+@register_criterion("speech_translation", dataclass=SpeechTranslationCriterionConfig)
+class SpeechTranslationCriterion(LabelSmoothedCrossEntropyWithCtcCriterion):
+    """fairseq's criterion plus ``mt_loss_weight`` times the loss of the transcript through the same decoder."""
+
+    def __init__(
+        self,
+        task,
+        sentence_avg,
+        label_smoothing,
+        ignore_prefix_size,
+        report_accuracy,
+        ctc_weight,
+        mt_loss_weight,
+    ):
+        super().__init__(task, sentence_avg, label_smoothing, ignore_prefix_size, report_accuracy, ctc_weight)
+        if ctc_weight > 0 and task.ctc_dictionary is None:
+            raise ValueError("--ctc-weight: a CTC loss needs --ctc-text source or target")
+        if mt_loss_weight > 0 and task.transcript_dictionary is None:
+            raise ValueError("--mt-loss-weight: the data's config.yaml has no 'source' vocabulary")
+        self.mt_loss_weight = mt_loss_weight
+
+    def forward(self, model, sample, reduce=True):
+        """The loss of a batch, the number it is to be divided by, and what is logged."""
+        loss, sample_size, logging_output = super().forward(model, sample, reduce)
+        if self.mt_loss_weight > 0:
+            net_output = model.forward_text(
+                sample["transcript"],
+                sample["transcript_lengths"],
+                sample["net_input"]["prev_output_tokens"],
+            )
+            mt_loss, _ = self.compute_loss(model, net_output, sample, reduce=reduce)
+            mt_loss = self.mt_loss_weight * mt_loss
+            loss = loss + mt_loss
+            logging_output["loss"] = utils.item(loss.data)
+            logging_output["mt_loss"] = utils.item(mt_loss.data)
+        return loss, sample_size, logging_output
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs) -> None:
+        """Aggregate over workers and batches; losses in bits a token."""
+        super().reduce_metrics(logging_outputs)
+        if any("mt_loss" in log for log in logging_outputs):
+            total = sum(log.get("mt_loss", 0) for log in logging_outputs)
+            sample_size = sum(log.get("sample_size", 0) for log in logging_outputs)
+            metrics.log_scalar("mt_loss", total / sample_size / math.log(2), sample_size, round=3)

@@ -1,0 +1,383 @@
+"""Speech translation: a token-pruned HuBERT encoder joined to a DeltaLM decoder."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.models import FairseqEncoderDecoderModel, register_model
+from torch import Tensor
+
+from fairseq_prune.checkpoints.deltalm import load_deltalm
+from fairseq_prune.checkpoints.hubert import hubert_config, read_hubert
+from fairseq_prune.checkpoints.loading import load_state_dict_strictly
+from fairseq_prune.modules.convolution import ConvAdaptor
+from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
+from fairseq_prune.modules.hubert import TokenPrunedHubert, TokenPruning
+from fairseq_prune.modules.speech_encoder import SpeechEncoder
+from fairseq_prune.pruning.schedules import SCHEDULES, layer_keep_ratios
+from fairseq_prune.pruning.tokens import CRITERIA
+
+
+def option(default, help_text):
+    """A field of a fairseq dataclass: a flag of fairseq-train and a Hydra key."""
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass
+class HubertDeltaLMConfig(FairseqDataclass):
+    # ---- HuBERT
+    hubert_path: Optional[str] = option(
+        None,
+        "fairseq checkpoint or Hugging Face folder of HuBERT; without it, random weights of the sizes below",
+    )
+    hubert_config: Optional[str] = option(
+        None, "architecture of the encoder as JSON; filled in from --hubert-path and kept in our checkpoints"
+    )
+    hubert_layers: int = option(12, "transformer layers (without --hubert-path, like the next ones)")
+    hubert_embed_dim: int = option(768, "width of the transformer layers")
+    hubert_ffn_embed_dim: int = option(3072, "inner width of the feed-forward blocks")
+    hubert_attention_heads: int = option(12, "attention heads")
+    hubert_conv_layers: str = option(
+        "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
+        "convolutional extractor: (channels, kernel, stride) of each layer",
+    )
+    hubert_extractor_mode: str = option("default", "'default' (group norm, base) or 'layer_norm' (large)")
+    hubert_layer_norm_first: bool = option(False, "layer norm before attention and feed-forward (large)")
+    hubert_normalize: bool = option(False, "normalise each waveform to zero mean and unit variance (large)")
+    hubert_conv_pos: int = option(128, "kernel of the positional convolution, in frames")
+    hubert_conv_pos_groups: int = option(16, "groups of the positional convolution")
+    hubert_dropout: float = option(0.1, "dropout in HuBERT")
+    hubert_attention_dropout: float = option(0.1, "dropout of attention weights in HuBERT")
+    hubert_activation_dropout: float = option(0.0, "dropout inside HuBERT's feed-forward blocks")
+    hubert_input_dropout: float = option(0.0, "dropout of the features that enter the transformer")
+    hubert_layerdrop: float = option(0.0, "probability of leaving out a HuBERT layer in training")
+    mask_prob: float = option(0.0, "share of frames masked in training, in spans (SpecAugment on features)")
+    mask_length: int = option(10, "length of a masked span, in frames")
+    mask_channel_prob: float = option(0.0, "share of feature channels masked in training, in spans")
+    mask_channel_length: int = option(64, "length of a masked span, in channels")
+    train_feature_extractor: bool = option(False, "train the convolutional extractor too; frozen by default")
+    freeze_hubert_updates: int = option(0, "HuBERT is not trained before this update; -1: never")
+    fairseq_padding: bool = option(
+        False,
+        "let padding take part in the extractor's statistics, as fairseq does: results depend on the batch",
+    )
+    # ---- token pruning
+    token_keep_ratio: float = option(
+        1.0, "share of its frames that each pruning layer keeps; 1.0: no pruning"
+    )
+    token_keep_start_layer: int = option(1, "first layer that prunes; layers count from 1")
+    token_keep_schedule: ChoiceEnum(SCHEDULES) = option("constant", "how the ratio changes over the layers")
+    token_keep_final_ratio: Optional[float] = option(
+        None, "ratio of the last layer (linear and cosine schedules)"
+    )
+    token_keep_ratios: Optional[str] = option(
+        None, "ratio of every layer, separated by commas; overrides the options above"
+    )
+    token_keep_min: int = option(1, "frames that an utterance keeps at least")
+    token_keep_warmup_updates: int = option(
+        0, "training updates over which the ratios fall from 1.0 to their values"
+    )
+    token_keep_criterion: ChoiceEnum(CRITERIA) = option(
+        "received", "what makes a frame important; 'merge' averages similar frames instead of dropping any"
+    )
+    # ---- between encoder and decoder
+    adaptor_kernels: str = option(
+        "3",
+        "odd kernel sizes of the strided convolutions behind HuBERT, separated by commas; empty: a linear map",
+    )
+    adaptor_stride: int = option(2, "stride of each adaptor convolution")
+    adaptor_channels: int = option(1024, "channels between adaptor convolutions")
+    memory_positions: bool = option(
+        False, "add to the decoder's memory sinusoidal positions of the frames that survived"
+    )
+    # ---- DeltaLM
+    deltalm_path: Optional[str] = option(None, "DeltaLM checkpoint: published, or trained as model deltalm")
+    deltalm_dict: Optional[str] = option(
+        None,
+        "dict.txt of --deltalm-path, when its vocabulary is not the task's: embeddings are matched by symbol",
+    )
+    deltalm_encoder_layers: int = option(
+        0, "upper layers of DeltaLM's encoder between adaptor and decoder; 0: joined directly"
+    )
+    text_encoder: bool = option(False, "keep the whole DeltaLM encoder, as --mt-loss-weight needs")
+    deltalm_text_layers: int = option(12, "layers of the whole DeltaLM encoder")
+    deltalm_decoder_layers: int = option(6, "layers of the DeltaLM decoder")
+    deltalm_embed_dim: int = option(768, "width of DeltaLM")
+    deltalm_ffn_embed_dim: int = option(3072, "inner width of its feed-forward blocks")
+    deltalm_attention_heads: int = option(12, "its attention heads")
+    deltalm_normalize_before: bool = option(False, "layer norm before attention and feed-forward in DeltaLM")
+    dropout: float = option(0.1, "dropout in DeltaLM")
+    attention_dropout: float = option(0.0, "dropout of attention weights in DeltaLM")
+    activation_dropout: float = option(0.0, "dropout inside DeltaLM's feed-forward blocks")
+    max_target_positions: int = option(512, "longest target, in tokens")
+    freeze_decoder_except: Optional[str] = option(
+        None,
+        "train only these parts of the decoder, separated by commas:"
+        " cross (cross-attention), self (self-attention), ffn, norm, embed",
+    )
+
+
+def hubert_pruning(cfg: HubertDeltaLMConfig, num_layers: int) -> TokenPruning:
+    """The pruning that the ``token_keep_*`` options ask for.
+
+    Raises:
+        ValueError: a ratio outside (0, 1], a layer or list that does not fit, merging below half.
+    """
+    explicit = None
+    if cfg.token_keep_ratios:
+        try:
+            explicit = [float(ratio) for ratio in cfg.token_keep_ratios.split(",")]
+        except ValueError as error:
+            raise ValueError(
+                f"--token-keep-ratios: found {cfg.token_keep_ratios!r}, expected numbers separated by commas"
+            ) from error
+    ratios = layer_keep_ratios(
+        num_layers,
+        cfg.token_keep_ratio,
+        cfg.token_keep_start_layer,
+        str(cfg.token_keep_schedule),
+        cfg.token_keep_final_ratio,
+        explicit,
+    )
+    return TokenPruning(
+        ratios, str(cfg.token_keep_criterion), cfg.token_keep_min, cfg.token_keep_warmup_updates
+    )
+
+
+def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
+    """The encoder, with the weights of ``hubert_path`` if there is one, and its architecture as JSON."""
+    checkpoint = None
+    if cfg.hubert_path:
+        checkpoint = read_hubert(cfg.hubert_path)
+        architecture = {"normalize": checkpoint.normalize, **checkpoint.config}
+    elif cfg.hubert_config:
+        architecture = json.loads(cfg.hubert_config)
+    else:
+        architecture = {
+            "normalize": cfg.hubert_normalize,
+            "extractor_mode": cfg.hubert_extractor_mode,
+            "conv_feature_layers": cfg.hubert_conv_layers,
+            "encoder_layers": cfg.hubert_layers,
+            "encoder_embed_dim": cfg.hubert_embed_dim,
+            "encoder_ffn_embed_dim": cfg.hubert_ffn_embed_dim,
+            "encoder_attention_heads": cfg.hubert_attention_heads,
+            "layer_norm_first": cfg.hubert_layer_norm_first,
+            "conv_pos": cfg.hubert_conv_pos,
+            "conv_pos_groups": cfg.hubert_conv_pos_groups,
+        }
+    fields = dict(architecture)
+    normalize = fields.pop("normalize")
+    hubert_cfg = hubert_config(
+        fields,
+        dropout=cfg.hubert_dropout,
+        attention_dropout=cfg.hubert_attention_dropout,
+        activation_dropout=cfg.hubert_activation_dropout,
+        dropout_input=cfg.hubert_input_dropout,
+        encoder_layerdrop=cfg.hubert_layerdrop,
+        mask_prob=cfg.mask_prob,
+        mask_length=cfg.mask_length,
+        mask_channel_prob=cfg.mask_channel_prob,
+        mask_channel_length=cfg.mask_channel_length,
+        feature_grad_mult=1.0 if cfg.train_feature_extractor else 0.0,
+    )
+    pruning = hubert_pruning(cfg, hubert_cfg.encoder_layers)
+    hubert = TokenPrunedHubert(hubert_cfg, pruning, normalize, pad_invariant=not cfg.fairseq_padding)
+    if checkpoint is not None:
+        load_state_dict_strictly(hubert, checkpoint.state_dict, cfg.hubert_path)
+    return hubert, json.dumps(architecture)
+
+
+def deltalm_settings(cfg: HubertDeltaLMConfig) -> DeltaLMSettings:
+    """The DeltaLM that the options ask for."""
+    return DeltaLMSettings(
+        embed_dim=cfg.deltalm_embed_dim,
+        ffn_embed_dim=cfg.deltalm_ffn_embed_dim,
+        attention_heads=cfg.deltalm_attention_heads,
+        encoder_layers=cfg.deltalm_text_layers,
+        decoder_layers=cfg.deltalm_decoder_layers,
+        normalize_before=cfg.deltalm_normalize_before,
+        dropout=cfg.dropout,
+        attention_dropout=cfg.attention_dropout,
+        activation_dropout=cfg.activation_dropout,
+        max_target_positions=cfg.max_target_positions,
+    )
+
+
+DECODER_PARTS = {
+    "cross": ("encoder_attn.", "encoder_attn_layer_norm."),
+    "self": ("self_attn.", "self_attn_layer_norm."),
+    "ffn": ("fc1.", "fc2.", "fc3.", "fc4."),
+    "norm": ("layer_norm.", "layernorm_embedding."),
+    "embed": ("embed_tokens.", "embed_positions.", "output_projection."),
+}
+
+
+def freeze_decoder(decoder: DeltaLMDecoder, except_parts: str) -> None:
+    """Stop the training of all decoder parameters but those of the named parts.
+
+    Raises:
+        ValueError: an unknown part.
+    """
+    parts = [part.strip() for part in except_parts.split(",") if part.strip()]
+    for part in parts:
+        if part not in DECODER_PARTS:
+            raise ValueError(
+                f"--freeze-decoder-except: found {part!r}, expected some of {', '.join(DECODER_PARTS)}"
+            )
+    names = [name for part in parts for name in DECODER_PARTS[part]]
+    for name, parameter in decoder.named_parameters():
+        parameter.requires_grad = any(part in name for part in names)
+
+
+@register_model("hubert_deltalm", dataclass=HubertDeltaLMConfig)
+class HubertDeltaLM(FairseqEncoderDecoderModel):
+    """A speech encoder and a DeltaLM decoder; optionally DeltaLM's text encoder beside them."""
+
+    def __init__(
+        self, encoder: SpeechEncoder, decoder: DeltaLMDecoder, text_encoder: Optional[DeltaLMEncoder] = None
+    ):
+        super().__init__(encoder, decoder)
+        self.text_encoder = text_encoder
+
+    @classmethod
+    def build_model(cls, cfg: HubertDeltaLMConfig, task):
+        """Build from options and the dictionaries of the task ``speech_translation``."""
+        hubert, architecture = build_hubert(cfg)
+        settings = deltalm_settings(cfg)
+        if not 0 <= cfg.deltalm_encoder_layers <= settings.encoder_layers:
+            raise ValueError(
+                f"--deltalm-encoder-layers: found {cfg.deltalm_encoder_layers},"
+                f" expected 0 to {settings.encoder_layers}"
+            )
+        decoder = DeltaLMDecoder.build(settings, task.target_dictionary)
+        text_encoder = None
+        if cfg.text_encoder or cfg.deltalm_encoder_layers:
+            dictionary = task.transcript_dictionary if cfg.text_encoder else task.target_dictionary
+            if dictionary is None:
+                raise ValueError("--text-encoder: the data's config.yaml has no 'source' vocabulary")
+            shared = decoder.embed_tokens if dictionary == task.target_dictionary else None
+            text_encoder = DeltaLMEncoder.build(settings, dictionary, embed_tokens=shared)
+        if cfg.deltalm_path:
+            load_deltalm(cfg.deltalm_path, text_encoder, decoder, cfg.deltalm_dict)
+        first_text_layer = settings.encoder_layers - cfg.deltalm_encoder_layers
+        if text_encoder is not None and not cfg.text_encoder:
+            text_encoder.keep_layers(first_text_layer)
+            first_text_layer = 0
+        if not cfg.train_feature_extractor:
+            hubert.feature_extractor.requires_grad_(False)
+        if cfg.freeze_hubert_updates < 0:
+            hubert.requires_grad_(False)
+        if cfg.freeze_decoder_except is not None:
+            freeze_decoder(decoder, cfg.freeze_decoder_except)
+        kernels = [int(kernel) for kernel in cfg.adaptor_kernels.split(",") if kernel.strip()]
+        adaptor = ConvAdaptor(
+            hubert.encoder.embedding_dim,
+            settings.embed_dim,
+            cfg.adaptor_channels,
+            kernels,
+            cfg.adaptor_stride,
+        )
+        encoder = SpeechEncoder(
+            hubert,
+            adaptor,
+            text_encoder if cfg.deltalm_encoder_layers else None,
+            first_text_layer,
+            cfg.memory_positions,
+            len(task.ctc_dictionary) if task.ctc_dictionary is not None else 0,
+            cfg.freeze_hubert_updates,
+        )
+        keep_in_checkpoint(
+            cfg, hubert_config=architecture, hubert_path=None, deltalm_path=None, deltalm_dict=None
+        )
+        return cls(encoder, decoder, text_encoder if cfg.text_encoder else None)
+
+    def forward(self, src_tokens: Tensor, src_lengths: Tensor, prev_output_tokens: Tensor):
+        """Waveforms (batch, samples), valid samples (batch,), target input (batch, tokens) -> decoder output.
+
+        Returns:
+            logits (batch, tokens, vocabulary), and a dict with the encoder's output under "speech".
+        """
+        encoder_out = self.encoder(src_tokens, src_lengths)
+        logits, extra = self.decoder(prev_output_tokens, encoder_out=encoder_out)
+        return logits, {**extra, "speech": encoder_out}
+
+    def forward_text(self, transcript: Tensor, transcript_lengths: Tensor, prev_output_tokens: Tensor):
+        """The same decoder on the transcript (batch, source tokens), for the translation loss.
+
+        Raises:
+            ValueError: the model was built without a text encoder.
+        """
+        if self.text_encoder is None:
+            raise ValueError("translation of text (--mt-loss-weight) needs a model with --text-encoder")
+        encoder_out = self.text_encoder(transcript, transcript_lengths)
+        return self.decoder(prev_output_tokens, encoder_out=encoder_out)
+
+    def get_ctc_output(self, net_output, sample) -> tuple[Tensor, Tensor]:
+        """For fairseq's CTC criterions: log-probabilities (frames, batch, classes), lengths (batch,) after pruning.
+
+        Raises:
+            ValueError: the task has no CTC text.
+        """
+        speech = net_output[1]["speech"]
+        if "ctc_logits" not in speech:
+            raise ValueError("a CTC loss (--ctc-weight) needs --ctc-text source or target")
+        return torch.log_softmax(speech["ctc_logits"][0].float(), dim=-1), speech["ctc_lengths"][0]
+
+    def get_ctc_target(self, sample) -> tuple[Tensor, Tensor]:
+        """(batch, tokens) and (batch,) lengths."""
+        return sample["ctc_target"], sample["ctc_target_lengths"]
+
+
+def keep_in_checkpoint(cfg, **values) -> None:
+    """Set options in the configuration that our checkpoints will keep.
+
+    ``cfg`` is a copy of the node "model" (fairseq's merge_with_parent) that still knows its parent.
+    """
+    parent = cfg._get_parent()
+    for node in (cfg,) if parent is None else (cfg, parent.model):
+        for name, value in values.items():
+            node[name] = value
+
+
+def resized(name, default):
+    """The option ``name`` of HubertDeltaLMConfig with another default."""
+    return field(default=default, metadata=HubertDeltaLMConfig.__dataclass_fields__[name].metadata)
+
+
+@dataclass
+class HubertDeltaLMTinyConfig(HubertDeltaLMConfig):
+    hubert_layers: int = resized("hubert_layers", 3)
+    hubert_embed_dim: int = resized("hubert_embed_dim", 144)
+    hubert_ffn_embed_dim: int = resized("hubert_ffn_embed_dim", 576)
+    hubert_attention_heads: int = resized("hubert_attention_heads", 4)
+    hubert_conv_layers: str = resized("hubert_conv_layers", "[(64,10,5)] + [(96,3,2)] * 4 + [(144,2,2)] * 2")
+    hubert_extractor_mode: str = resized("hubert_extractor_mode", "layer_norm")
+    hubert_layer_norm_first: bool = resized("hubert_layer_norm_first", True)
+    hubert_normalize: bool = resized("hubert_normalize", True)
+    hubert_conv_pos: int = resized("hubert_conv_pos", 32)
+    train_feature_extractor: bool = resized("train_feature_extractor", True)
+    adaptor_kernels: str = resized("adaptor_kernels", "")
+    memory_positions: bool = resized("memory_positions", True)
+    deltalm_text_layers: int = resized("deltalm_text_layers", 2)
+    deltalm_decoder_layers: int = resized("deltalm_decoder_layers", 2)
+    deltalm_embed_dim: int = resized("deltalm_embed_dim", 144)
+    deltalm_ffn_embed_dim: int = resized("deltalm_ffn_embed_dim", 576)
+    deltalm_attention_heads: int = resized("deltalm_attention_heads", 4)
+    deltalm_normalize_before: bool = resized("deltalm_normalize_before", True)
+
+
+# models of their own, not architectures: those are unknown to fairseq-hydra-train
+@register_model("hubert_deltalm_base", dataclass=HubertDeltaLMConfig)
+class HubertDeltaLMBase(HubertDeltaLM):
+    """HuBERT base and DeltaLM base: the defaults.
+
+    No layers of DeltaLM's encoder lie between: HuBERT's twelve already model context, more would cost as much
+    as the pruning saves, and it is the decoder's cross-attention that has to learn to read speech either way.
+    """
+
+
+@register_model("hubert_deltalm_tiny", dataclass=HubertDeltaLMTinyConfig)
+class HubertDeltaLMTiny(HubertDeltaLM):
+    """2.5 million random weights, trainable on two cores in minutes."""

@@ -1,0 +1,109 @@
+"""The speech side of a translation model: token-pruned HuBERT, an adaptor, and layers of a text encoder."""
+
+from contextlib import nullcontext
+from typing import Optional
+
+import torch
+from fairseq.models import FairseqEncoder
+from fairseq.modules import LayerNorm, SinusoidalPositionalEmbedding
+from torch import Tensor, nn
+
+from fairseq_prune.modules.convolution import ConvAdaptor
+from fairseq_prune.modules.deltalm import DeltaLMEncoder
+from fairseq_prune.modules.hubert import TokenPrunedHubert
+from fairseq_prune.pruning.tokens import padding_mask_of
+
+
+class SpeechEncoder(FairseqEncoder):
+    """Waveforms to the memory that the decoder attends to.
+
+    Args:
+        hubert: encoder of waveforms.
+        adaptor: shortens its frames to the width of the decoder.
+        text_encoder: DeltaLM's encoder, of which the layers from ``first_text_layer`` on continue; or None.
+        memory_positions: add sinusoidal positions of the frames that survived, in their original places, so
+            that the decoder knows where they came from.
+        ctc_classes: size of the CTC vocabulary of a linear head on HuBERT's last layer, before the adaptor;
+            0 = no head.
+        freeze_updates: HuBERT gets no gradients before this training update.
+    """
+
+    def __init__(
+        self,
+        hubert: TokenPrunedHubert,
+        adaptor: ConvAdaptor,
+        text_encoder: Optional[DeltaLMEncoder] = None,
+        first_text_layer: int = 0,
+        memory_positions: bool = False,
+        ctc_classes: int = 0,
+        freeze_updates: int = 0,
+    ):
+        super().__init__(None)
+        self.hubert = hubert
+        self.adaptor = adaptor
+        self.norm = LayerNorm(adaptor.out_dim)
+        self.text_encoder = text_encoder
+        self.first_text_layer = first_text_layer
+        self.memory_positions = memory_positions
+        self.ctc_head = nn.Linear(hubert.encoder.embedding_dim, ctc_classes) if ctc_classes else None
+        self.freeze_updates = freeze_updates
+        self.num_updates = 0
+        self.register_buffer("_position_table", torch.empty(0), persistent=False)
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Called by fairseq's trainer; ends the freezing of HuBERT."""
+        self.num_updates = num_updates
+
+    def max_positions(self) -> int:
+        """Samples; the task's options limit the length, not the model."""
+        return 10**8
+
+    def forward(self, src_tokens: Tensor, src_lengths: Tensor) -> dict[str, list[Tensor]]:
+        """Encode waveforms (batch, samples) with ``src_lengths`` (batch,) valid samples.
+
+        Returns:
+            fairseq's encoder output: ``encoder_out`` [(frames, batch, dim)], ``encoder_padding_mask``
+            [(batch, frames)] or []; for the CTC loss ``ctc_logits`` [(frames, batch, classes)] and
+            ``ctc_lengths`` [(batch,)], both after pruning.
+        """
+        hubert = self.hubert
+        lengths = src_lengths.tolist()  # the only wait for the device: all later lengths follow from these
+        masked = self.training and (hubert.mask_prob > 0 or hubert.mask_channel_prob > 0)
+        frozen = self.training and self.num_updates < self.freeze_updates
+        with torch.no_grad() if frozen else nullcontext():
+            frames = hubert(src_tokens, lengths, mask=masked)
+        x, lengths, positions = self.adaptor(frames.x, frames.lengths, frames.positions)
+        x = self.norm(x)
+        if self.memory_positions:
+            x = x + self._position_embedding(positions, src_tokens.shape[1]).to(x.dtype)
+        padding_mask = padding_mask_of(lengths, x.shape[1], x.device)
+        if self.text_encoder is not None:
+            x = self.text_encoder.forward_layers(x, padding_mask, self.first_text_layer)
+        out = {
+            "encoder_out": [x.transpose(0, 1)],
+            "encoder_padding_mask": [] if padding_mask is None else [padding_mask],
+            "encoder_embedding": [],
+            "encoder_states": [],
+            "src_tokens": [],
+            "src_lengths": [],
+        }
+        if self.ctc_head is not None:
+            out["ctc_logits"] = [self.ctc_head(frames.x).transpose(0, 1)]
+            out["ctc_lengths"] = [torch.tensor(frames.lengths, device=x.device)]
+        return out
+
+    def _position_embedding(self, positions: Tensor, samples: int) -> Tensor:
+        """(batch, frames) original frame numbers -> (batch, frames, dim)."""
+        if self._position_table.shape[0] * 320 < samples:  # frames of 20 ms are 320 samples
+            size = max(1024, 2 * samples // 320)
+            table = SinusoidalPositionalEmbedding.get_embedding(size, self.norm.normalized_shape[0])
+            self._position_table = table.to(positions.device)
+        return self._position_table[positions]
+
+    def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor):
+        """The rows of ``encoder_out`` in ``new_order`` (batch * beam,), as beam search wants them."""
+        by_column = {"encoder_out", "ctc_logits"}
+        return {
+            name: [value.index_select(1 if name in by_column else 0, new_order) for value in values]
+            for name, values in encoder_out.items()
+        }
