@@ -39,9 +39,9 @@ def load_checkpoint_file(path, mmap=False):
         raise ValueError(
             f"{path}: refused, asks for {error}, which is not on the list of safe classes"
         ) from error
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
-    except Exception as error:  # a broken pickle can fail in any way
+    except Exception as error:  # a broken file can fail in any way
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(f"{path}: not a readable checkpoint ({reason[:200]})") from error
     if not isinstance(checkpoint, dict):
