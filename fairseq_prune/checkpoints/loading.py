@@ -1,5 +1,6 @@
 """Reading checkpoint files without running code from them, and strict loading with readable errors."""
 
+import re
 from pathlib import Path
 
 import safetensors
@@ -32,7 +33,7 @@ def load_checkpoint_file(path, mmap=False):
         try:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
-            raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+            raise ValueError(f"{path}: no safetensors file, or a broken one ({error})") from error
     try:
         checkpoint = compat.load_weights_only(path, mmap)
     except compat.RefusedGlobal as error:
@@ -42,8 +43,10 @@ def load_checkpoint_file(path, mmap=False):
     except MemoryError:
         raise
     except Exception as error:  # a broken file can fail in any way
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise ValueError(f"{path}: not a readable checkpoint ({reason[:200]})") from error
+        reason = re.split(r"\n|\. ", str(error).strip())[0]
+        raise ValueError(
+            f"{path}: no checkpoint, or a broken one ({type(error).__name__}: {reason})"
+        ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, expected a dict")
     return checkpoint
