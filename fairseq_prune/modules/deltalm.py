@@ -10,6 +10,7 @@ import zlib
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn as nn
 from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.distributed import fsdp_wrap
@@ -22,7 +23,7 @@ from fairseq.models.transformer import (
 from fairseq.models.transformer.transformer_config import DecoderConfig, EncDecBaseConfig, QuantNoiseConfig
 from fairseq.modules import LayerNorm
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
-from fairseq.modules.transformer_layer import TransformerDecoderLayerBase
+from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, TransformerEncoderLayerBase
 
 
 @dataclass
@@ -136,6 +137,22 @@ class VocabularyStamp:
         return state_dict
 
 
+class DeltaLMEncoderLayer(TransformerEncoderLayerBase):
+    """fairseq's layer, without the second, fused copy of the weights that fairseq 0.12.2 has for a fast path.
+
+    That copy would double the encoder in memory and in checkpoints, and the fast path wants the batch first.
+    """
+
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        for name in ("in_proj", "out_proj", "fc1", "fc2"):
+            self._parameters.pop(f"{name}_weight", None)
+            self._parameters.pop(f"{name}_bias", None)
+
+    # 0.12.2 fills the copy, and turns the fast path on, when it loads
+    _load_from_state_dict = nn.Module._load_from_state_dict
+
+
 class DeltaLMEncoder(VocabularyStamp, TransformerEncoderBase):
     """DeltaLM's encoder: token and learned position embeddings, layer norm, Transformer layers."""
 
@@ -152,10 +169,7 @@ class DeltaLMEncoder(VocabularyStamp, TransformerEncoderBase):
         return cls(transformer_config(settings), dictionary, embed_tokens)
 
     def build_encoder_layer(self, cfg):
-        layer = super().build_encoder_layer(cfg)
-        # fairseq 0.12.2 has a fast path for relu that wants the batch first, as only its own encoder knows
-        layer.can_use_fastpath = False
-        return layer
+        return _wrap(DeltaLMEncoderLayer(cfg), cfg)
 
     def keep_layers(self, first_layer):
         """Keep only the layers from `first_layer` on; what is left takes vectors (`forward_layers`)."""
@@ -282,8 +296,11 @@ class DeltaLMDecoder(VocabularyStamp, TransformerDecoderBase):
         return cls(transformer_config(settings), dictionary, embed_tokens)
 
     def build_decoder_layer(self, cfg, no_encoder_attn=False):
-        layer = DeltaLMDecoderLayer(cfg, no_encoder_attn)
-        if cfg.checkpoint_activations:
-            layer = checkpoint_wrapper(layer)
-        # as in fairseq, a layer that recomputes its activations is always wrapped
-        return fsdp_wrap(layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap)
+        return _wrap(DeltaLMDecoderLayer(cfg, no_encoder_attn), cfg)
+
+
+def _wrap(layer, cfg):
+    """What fairseq does to every layer it builds, for saving memory in training."""
+    if cfg.checkpoint_activations:
+        layer = checkpoint_wrapper(layer)
+    return fsdp_wrap(layer, min_num_params=0 if cfg.checkpoint_activations else cfg.min_params_to_wrap)

@@ -162,6 +162,12 @@ def test_forward_layers_on_embedded_text_equals_the_encoder_on_text(changes):
     torch.testing.assert_close(found[~padding_mask], expected[~padding_mask])
 
 
+def test_encoder_layer_holds_every_weight_once():
+    ffn, projection, norm = 24, DIM * DIM + DIM, 2 * DIM
+    expected = 4 * projection + (DIM * ffn + ffn) + (ffn * DIM + DIM) + 2 * norm
+    assert sum(weight.numel() for weight in encoder().layers[0].state_dict().values()) == expected
+
+
 def test_forward_layers_starts_at_the_first_layer_asked_for():
     model, frames = encoder(), torch.randn(2, FRAMES, DIM)
     padding_mask = memory()["encoder_padding_mask"][0]
