@@ -1,0 +1,102 @@
+"""DeltaLM as a fairseq model for text, in the published sizes and a tiny one."""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+from fairseq.models import FairseqEncoderDecoderModel, register_model
+
+from fairseq_prune.checkpoints.deltalm import load_deltalm
+from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
+
+
+@dataclass
+class DeltaLMConfig(DeltaLMSettings):
+    deltalm_path: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "start from these weights: a published DeltaLM checkpoint, or one of a model deltalm; "
+            "read when training starts, never when a checkpoint of ours is loaded"
+        },
+    )
+    deltalm_dict: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "dict.txt of --deltalm-path, when its vocabulary is not the task's: "
+            "embeddings are matched by symbol"
+        },
+    )
+
+
+def sized(name, default):
+    """The option `name` of DeltaLMConfig with another default."""
+    return field(default=default, metadata=DeltaLMConfig.__dataclass_fields__[name].metadata)
+
+
+@dataclass
+class DeltaLMLargeConfig(DeltaLMConfig):
+    embed_dim: int = sized("embed_dim", 1024)
+    ffn_embed_dim: int = sized("ffn_embed_dim", 4096)
+    attention_heads: int = sized("attention_heads", 16)
+    encoder_layers: int = sized("encoder_layers", 24)
+    decoder_layers: int = sized("decoder_layers", 12)
+
+
+@dataclass
+class DeltaLMTinyConfig(DeltaLMConfig):
+    embed_dim: int = sized("embed_dim", 128)
+    ffn_embed_dim: int = sized("ffn_embed_dim", 512)
+    attention_heads: int = sized("attention_heads", 4)
+    encoder_layers: int = sized("encoder_layers", 2)
+    decoder_layers: int = sized("decoder_layers", 2)
+
+
+@register_model("deltalm", dataclass=DeltaLMConfig)
+class DeltaLM(FairseqEncoderDecoderModel):
+    """Encoder and interleaved decoder of DeltaLM (Ma et al. 2021, arXiv 2106.13736), text to text."""
+
+    @classmethod
+    def build_model(cls, cfg, task):
+        """Build from options and the task's dictionaries; raises ValueError if they do not fit together."""
+        source, target = task.source_dictionary, task.target_dictionary
+        if cfg.share_embeddings == "all" and source != target:
+            raise ValueError(
+                f"--share-embeddings all needs one dictionary, but source ({len(source)} symbols) and "
+                f"target ({len(target)} symbols) have different ones"
+            )
+        decoder = DeltaLMDecoder.build(cfg, target)
+        shared = decoder.embed_tokens if cfg.share_embeddings == "all" else None
+        encoder = DeltaLMEncoder.build(cfg, source, embed_tokens=shared)
+        if cfg.deltalm_path:
+            load_deltalm(cfg.deltalm_path, encoder, decoder, cfg.deltalm_dict)
+            forget(cfg, "deltalm_path", "deltalm_dict")
+        return cls(encoder, decoder)
+
+
+def forget(cfg, *names):
+    """Clear options of the model in the configuration that our checkpoints will keep.
+
+    fairseq does not tell a model that it is built to take the weights of a checkpoint. An option that was
+    used up when training began must therefore not come back with the checkpoint's configuration.
+    """
+    # `cfg` is a copy of the node `model` (fairseq's merge_with_parent) that still knows its parent
+    parent = cfg._get_parent()
+    for node in (cfg,) if parent is None else (cfg, parent.model):
+        for name in names:
+            node[name] = None
+
+
+# Sizes are models of their own, since fairseq's register_model_architecture serves the command line only:
+# fairseq-hydra-train would fill in the defaults of the base size before it asks for the architecture.
+@register_model("deltalm_base", dataclass=DeltaLMConfig)
+class DeltaLMBase(DeltaLM):
+    """12 encoder and 6 decoder layers, width 768: deltalm-base.pt."""
+
+
+@register_model("deltalm_large", dataclass=DeltaLMLargeConfig)
+class DeltaLMLarge(DeltaLM):
+    """24 encoder and 12 decoder layers, width 1024: deltalm-large.pt."""
+
+
+@register_model("deltalm_tiny", dataclass=DeltaLMTinyConfig)
+class DeltaLMTiny(DeltaLM):
+    """2 encoder and 2 decoder layers, width 128: for tests and demonstrations."""
