@@ -165,11 +165,16 @@ class Vocabulary:
         table = self._token_of_piece.astype(np.int32)
         return [table[np.array(ids, dtype=np.int64)] for ids in self.processor.encode(list(texts))]
 
-    def decode(self, tokens: Union[torch.Tensor, Sequence[int], str]) -> str:
-        """Text of token ids ``(tokens,)`` (special ones are skipped, unk is not) or of a string of pieces."""
+    def decode(self, tokens: Union[torch.Tensor, Sequence[int], str], unk: Optional[str] = None) -> str:
+        """Text of token ids ``(tokens,)`` or of a string of pieces.
+
+        Special tokens are skipped, save for unk, which becomes ``unk`` or else what sentencepiece shows for it.
+        """
         if not isinstance(tokens, str):
             tokens = self.dictionary.string(
-                torch.as_tensor(tokens), extra_symbols_to_ignore=[self.dictionary.pad()]
+                torch.as_tensor(tokens).cpu(),
+                extra_symbols_to_ignore=[self.dictionary.pad()],
+                unk_string=unk,
             )
         return self.processor.decode([piece for piece in tokens.split(" ") if piece])
 
