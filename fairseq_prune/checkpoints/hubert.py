@@ -130,9 +130,7 @@ def check_architecture(config):
         checked[name] = value
     for part in ("encoder_attention_heads", "conv_pos_groups"):
         if checked["encoder_embed_dim"] % checked[part]:
-            raise ValueError(
-                f"{part} {checked[part]} does not divide {checked['encoder_embed_dim']} dimensions"
-            )
+            raise ValueError(f"{part} is {checked[part]}, not a divisor of {checked['encoder_embed_dim']}")
     checked["conv_feature_layers"] = str(parse_conv_layers(checked["conv_feature_layers"]))
     return checked
 
