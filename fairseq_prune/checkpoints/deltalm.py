@@ -1,6 +1,7 @@
 """Loading DeltaLM: the published checkpoints, and those that our model `deltalm` saves."""
 
 import logging
+import os
 import re
 
 import torch
@@ -45,7 +46,7 @@ def load_deltalm(path, encoder=None, decoder=None, dictionary=None):
         ValueError: the file is no DeltaLM, or its keys, shapes, layers or dictionary do not fit.
     """
     if isinstance(dictionary, str):
-        dictionary = Dictionary.load(dictionary)
+        dictionary = _read_dictionary(dictionary)
     weights, published, attention_heads = _read(path)
     states = {side: _take_side(weights, side) for side in ("encoder", "decoder")}
     if weights:
@@ -78,6 +79,15 @@ def _read(path):
         )
     model_cfg = (checkpoint.get("cfg") or {}).get("model") or {}
     return dict(checkpoint["model"]), False, model_cfg.get("attention_heads")
+
+
+def _read_dictionary(path):
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such dictionary")
+    try:
+        return Dictionary.load(path)
+    except Exception as error:  # fairseq raises bare Exception, RuntimeError and ValueError here
+        raise ValueError(f"{path}: not a fairseq dictionary: {error}") from None
 
 
 def _fairseq_name(name):

@@ -191,6 +191,15 @@ def test_dictionary_without_a_common_symbol_is_refused(published):
         load_deltalm(path, *build(dictionary(["x", "y"])), dictionary())
 
 
+def test_dictionary_that_is_none_is_refused(published, tmp_path):
+    path, _ = published()
+    with pytest.raises(FileNotFoundError, match=r"dict\.txt: no such dictionary"):
+        load_deltalm(path, *build(), str(tmp_path / "dict.txt"))
+    (tmp_path / "dict.txt").write_text("no numbers here\n")
+    with pytest.raises(ValueError, match=r"dict\.txt: not a fairseq dictionary"):
+        load_deltalm(path, *build(), str(tmp_path / "dict.txt"))
+
+
 def test_untied_output_projection_starts_as_the_published_embedding(published):
     path, weights = published()
     decoder = build(share_embeddings="none")[1]
