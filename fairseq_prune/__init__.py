@@ -1,8 +1,9 @@
 """fairseq_prune: a fairseq ``--user-dir`` that makes speech models small and fast."""
 
-from fairseq_prune import compat
+from fairseq_prune import compat, errors
 
 compat.install()
+errors.install()
 
 from fairseq_prune import criterions, models, tasks  # noqa: E402
 
