@@ -3,6 +3,7 @@
 import argparse
 import codecs
 import collections
+import os
 import pickle
 import re
 import tarfile
@@ -13,6 +14,7 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 import numpy as np
 import omegaconf
 import torch
+from fairseq import checkpoint_utils
 from fairseq.data import data_utils
 from fairseq.data.dictionary import Dictionary
 from fairseq.logging import meters
@@ -72,42 +74,47 @@ def install():
     """Make fairseq work on the installed stack; safe to call again."""
     if not LEGACY:
         torch.serialization.add_safe_globals([(obj, name) for name, obj in SAFE_GLOBALS.items()])
+    if checkpoint_utils.torch is torch:
+        checkpoint_utils.torch = _Overlay(torch, load=load_weights_only)
     if not hasattr(data_utils.np, "int"):
         data_utils.np = _numpy_for_masks()
     if not hasattr(data_utils.batch_by_size, "keeps_last_batch"):
         data_utils.batch_by_size = _keep_last_batch(data_utils.batch_by_size)
 
 
-def _is_zip(path):
-    with open(path, "rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+class RefusedGlobal(pickle.UnpicklingError, ValueError):
+    """A checkpoint asks for something that is not in SAFE_GLOBALS; the message has its full name."""
 
 
-class RefusedGlobal(pickle.UnpicklingError):
-    """A checkpoint asks for something that is not in SAFE_GLOBALS; `str()` is its full name."""
-
-
-def load_weights_only(path, mmap=False):
-    """`torch.load` onto the CPU, where the file can make nothing but tensors and SAFE_GLOBALS.
+def load_weights_only(file, map_location="cpu", mmap=False):
+    """`torch.load` in which a file can make nothing but tensors and SAFE_GLOBALS, on both stacks.
 
     Args:
-        path: a file that `torch.save` wrote.
+        file: path of a file that `torch.save` wrote, or that file, open.
         mmap: map the tensors of a zip file instead of reading them (current stack only).
 
     Raises:
         RefusedGlobal: the file asks for another class or function; nothing of it has run.
         Exception: whatever torch and pickle raise on a file that is no checkpoint.
     """
-    if LEGACY:
-        return _load_restricted(path)
+    path = file if isinstance(file, (str, os.PathLike)) else file.name
+    with open(path, "rb") as opened:
+        is_zip = opened.read(4) == b"PK\x03\x04"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap and _is_zip(path))
+        if not LEGACY:
+            return torch.load(file, map_location=map_location, weights_only=True, mmap=mmap and is_zip)
+        # torch 2.0.1 hands TorchScript archives to another loader, and unpacks tar files
+        if is_zip and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
+            raise pickle.UnpicklingError("a TorchScript archive")
+        if not is_zip and tarfile.is_tarfile(path):
+            raise pickle.UnpicklingError("a tar archive")
+        return torch.load(file, map_location=map_location, pickle_module=_RestrictedPickle)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused is None:
             raise
-        name = refused.group(1)
-        raise RefusedGlobal(name if "." in name else f"builtins.{name}") from error
+        name = refused.group(1) if "." in refused.group(1) else f"builtins.{refused.group(1)}"
+        raise RefusedGlobal(f"{path}: refused, asks for {name}, which is no safe class") from error
 
 
 def fills_itself(key):
@@ -128,7 +135,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         full_name = f"{module}.{name}"
         allowed = {**torch._weights_only_unpickler._get_allowed_globals(), **SAFE_GLOBALS}
         if full_name not in allowed:
-            raise RefusedGlobal(full_name)
+            raise pickle.UnpicklingError(f"GLOBAL {full_name}")  # as torch's own unpickler says it
         return allowed[full_name]
 
 
@@ -140,16 +147,6 @@ class _RestrictedPickle:
     @staticmethod
     def load(file, **kwargs):
         return _RestrictedUnpickler(file, **kwargs).load()
-
-
-def _load_restricted(path):
-    # torch 2.0.1 hands TorchScript archives to another loader, and unpacks tar files
-    if _is_zip(path):
-        if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
-            raise pickle.UnpicklingError("a TorchScript archive")
-    elif tarfile.is_tarfile(path):
-        raise pickle.UnpicklingError("a tar archive")
-    return torch.load(path, map_location="cpu", pickle_module=_RestrictedPickle)
 
 
 class _Overlay(types.ModuleType):

@@ -1,10 +1,14 @@
 """Reading checkpoint files without running code from them, and strict loading with readable errors."""
 
 import re
+from argparse import Namespace
+from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
+from fairseq import checkpoint_utils
+from fairseq.dataclass.utils import overwrite_args_by_name
 
 from fairseq_prune import compat
 
@@ -24,32 +28,65 @@ def load_checkpoint_file(path, mmap=False):
         FileNotFoundError: no such file.
         ValueError: not a checkpoint, a broken one, or one that asks for another class (named in the error).
     """
+    with _readable_errors(path):
+        if Path(path).suffix == ".safetensors":
+            checkpoint = safetensors.torch.load_file(path)
+        else:
+            checkpoint = compat.load_weights_only(path, mmap=mmap)
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, expected a dict")
+    return checkpoint
+
+
+def load_fairseq_state(path, overrides=None):
+    """Read a checkpoint of fairseq as fairseq does, brought up to date, for `load_model_ensemble_and_task`.
+
+    Args:
+        path: a file that fairseq-train wrote.
+        overrides: {option: value} of its configuration to change, in whatever section the option is.
+
+    Returns:
+        the dict in the file; `cfg` is an omegaconf DictConfig.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: as for `load_checkpoint_file`, not a checkpoint of fairseq, or an override that it has not.
+    """
+    with _readable_errors(path):
+        state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
+    cfg, state["args"] = state.get("cfg"), None  # fairseq has turned the args of old files into a cfg
+    if cfg is None:
+        raise ValueError(f"{path}: not a checkpoint of fairseq: it holds no configuration")
+    for name in overrides or {}:
+        if name not in cfg and not any(name in _options(section) for section in cfg.values()):
+            raise ValueError(f"{path}: has no option {name!r} that could be overridden")
+    overwrite_args_by_name(cfg, overrides or {})
+    return state
+
+
+def _options(section):
+    if isinstance(section, Namespace):
+        return vars(section)
+    return section if isinstance(section, Mapping) else {}
+
+
+@contextmanager
+def _readable_errors(path):
+    """Whatever goes wrong in reading becomes one line with the path."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     if not path.is_file():
         raise ValueError(f"{path}: found a directory, expected a checkpoint file")
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{path}: no safetensors file, or a broken one ({error})") from error
     try:
-        checkpoint = compat.load_weights_only(path, mmap)
-    except compat.RefusedGlobal as error:
-        raise ValueError(
-            f"{path}: refused, asks for {error}, which is not on the list of safe classes"
-        ) from error
-    except MemoryError:
+        yield
+    except (compat.RefusedGlobal, MemoryError):
         raise
     except Exception as error:  # a broken file can fail in any way
         reason = re.split(r"\n|\. ", str(error).strip())[0]
         raise ValueError(
             f"{path}: no checkpoint, or a broken one ({type(error).__name__}: {reason})"
         ) from error
-    if not isinstance(checkpoint, dict):
-        raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, expected a dict")
-    return checkpoint
 
 
 def load_state_dict_strictly(module, state_dict, path):

@@ -8,6 +8,7 @@ import re
 import pytest
 import safetensors.torch
 import torch
+from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from fairseq.models.transformer import TransformerConfig
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
@@ -15,7 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_prune import compat
-from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_state_dict_strictly
+from fairseq_prune.checkpoints.loading import (
+    load_checkpoint_file,
+    load_fairseq_state,
+    load_state_dict_strictly,
+)
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
@@ -187,6 +192,45 @@ def test_mapped_tensors_can_be_changed_without_changing_the_file(tmp_path):
     path = save({"a": torch.ones(4)}, tmp_path / "a.pt")
     load_checkpoint_file(path, mmap=True)["a"].zero_()
     assert torch.equal(load_checkpoint_file(path)["a"], torch.ones(4))
+
+
+def save_as_fairseq(path, **others):
+    state = {"model": {}, "optimizer_history": [{"num_updates": 1}], "extra_state": {"train_iterator": None}}
+    state["optimizer_history"][0].update(optimizer_name="Adam", lr_scheduler_state={})
+    return save({**state, **others}, path)
+
+
+CFG = {"model": {"_name": "deltalm", "dropout": 0.1}, "task": {"_name": "translation", "data": "here"}}
+
+
+def test_the_state_of_a_fairseq_checkpoint_can_be_overridden(tmp_path):
+    path = save_as_fairseq(tmp_path / "a.pt", cfg=CFG, args=None)
+    assert load_fairseq_state(path)["cfg"].model.dropout == 0.1
+    cfg = load_fairseq_state(path, {"dropout": 0.5, "data": "there"})["cfg"]
+    assert (cfg.model.dropout, cfg.task.data) == (0.5, "there")
+
+
+def test_an_override_that_names_no_option_is_an_error(tmp_path):
+    path = save_as_fairseq(tmp_path / "a.pt", cfg=CFG, args=None)
+    with pytest.raises(ValueError, match=r"a\.pt: has no option 'dropuot' that could be overridden"):
+        load_fairseq_state(path, {"dropuot": 0.5})
+
+
+@pytest.mark.parametrize("cfg", [{}, {"cfg": None}])
+def test_a_state_without_configuration_is_an_error(tmp_path, cfg):
+    with pytest.raises(ValueError, match=r"a\.pt: not a checkpoint of fairseq: it holds no configuration"):
+        load_fairseq_state(save_as_fairseq(tmp_path / "a.pt", **cfg))
+
+
+def test_fairseq_itself_refuses_what_we_refuse(tmp_path):
+    """On the legacy stack too, where torch would run it."""
+    marker = tmp_path / "marker"
+    path = save({"model": {}, "extra_state": Runs(write_marker, str(marker))}, tmp_path / "evil.pt")
+    with pytest.raises(pickle.UnpicklingError, match="write_marker"):
+        checkpoint_utils.load_checkpoint_to_cpu(str(path))
+    with pytest.raises(ValueError, match=r"evil\.pt: refused, asks for .*write_marker"):
+        load_fairseq_state(path)
+    assert not marker.exists()
 
 
 def test_strict_loading_fills_the_module():
