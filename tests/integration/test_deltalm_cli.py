@@ -17,11 +17,13 @@ PAIR = ["--source-lang", "en", "--target-lang", "de"]
 MODEL = ["--arch", "deltalm_tiny", "--embed-dim", "32", "--decoder-layers", "1"]
 
 
-def run(program, *arguments):
+def run(program, *arguments, cwd=None):
     """Run a console script of fairseq; its output, after checking that it succeeded."""
     command = [Path(sys.executable).parent / program, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, env=environment, cwd=cwd
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
@@ -112,11 +114,10 @@ lr_scheduler: fixed
 dataset: {{max_tokens: 200, disable_validation: true}}
 optimization: {{max_update: 2, lr: [0.001]}}
 checkpoint: {{save_dir: {tmp_path}, no_epoch_checkpoints: true}}
-hydra: {{run: {{dir: {tmp_path}}}}}
 """,
         encoding="utf-8",
     )
-    run("fairseq-hydra-train", "--config-dir", tmp_path, "--config-name", "text")
+    run("fairseq-hydra-train", "--config-dir", tmp_path, "--config-name", "text", cwd=tmp_path)
     checkpoint = load_checkpoint_file(tmp_path / "checkpoint_last.pt")
     model = checkpoint["cfg"]["model"]
     assert [model[name] for name in ("_name", "encoder_layers", "embed_dim")] == ["deltalm_tiny", 2, 32]
