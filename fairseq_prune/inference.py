@@ -81,7 +81,7 @@ class Translator:
         for indices in self.batches(waveforms, batch_size):
             sample = self.batch([waveforms[i] for i in indices])
             for i, hypotheses in zip(indices, self.generator.generate([self.model], sample)):
-                texts[i] = self.task.target_vocabulary.decode(hypotheses[0]["tokens"].cpu())
+                texts[i] = self.task.vocabularies["target"].decode(hypotheses[0]["tokens"].cpu())
         return texts
 
     @torch.inference_mode()

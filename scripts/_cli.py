@@ -4,6 +4,12 @@ import argparse
 import ast
 import logging
 import sys
+import warnings
+
+# fairseq logs and warns while it is imported, which these scripts do after this module
+logging.disable(logging.INFO)
+warnings.filterwarnings("ignore", category=FutureWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module="torch")
 
 
 def add_model_options(parser: argparse.ArgumentParser, checkpoints=None) -> None:
@@ -39,7 +45,6 @@ def load_translator(args: argparse.Namespace, checkpoint=None):
 def run(main, parser: argparse.ArgumentParser) -> None:
     """Call ``main(args)``; a bad input becomes one line on stderr and exit status 2."""
     args = parser.parse_args()
-    logging.getLogger("fairseq").setLevel(logging.WARNING)
     try:
         main(args)
     except (FileNotFoundError, ValueError) as error:

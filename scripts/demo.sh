@@ -69,6 +69,10 @@ step "the table"
 cat "$out/report/sweep.md"
 
 step "the picture"
-wav="$(find "$out/corpus" -path '*tst-COMMON*' -name '*.wav' | sort | head -n 1)"
-python scripts/show_pruning.py --checkpoint "$out/pruned/checkpoint_best.pt" "$wav" --out "$out/report/kept.png"
+# the first row of the test manifest: audio, offset and length in samples
+IFS=$'\t' read -r audio offset samples < <(awk -F'\t' 'NR == 2 {print $2 "\t" $3 "\t" $4}' "$out/data/tst-COMMON.tsv")
+root="$(sed -n 's/^audio_root: //p' "$out/data/config.yaml")"
+python scripts/show_pruning.py --checkpoint "$out/pruned/checkpoint_best.pt" "$root/$audio" \
+    --start "$(awk "BEGIN {print $offset / 16000}")" --seconds "$(awk "BEGIN {print $samples / 16000}")" \
+    --out "$out/report/kept.png"
 step "done; see $out/report/"

@@ -64,7 +64,8 @@ def draw(waveform, kept, title, out):
 
 
 def main(args):
-    waveform = read_audio(args.audio)
+    offset = round(args.start * SAMPLE_RATE)
+    waveform = read_audio(args.audio, offset, round(args.seconds * SAMPLE_RATE) if args.seconds else -1)
     translator = load_translator(args)
     sample = translator.batch([torch.from_numpy(waveform)])["net_input"]
     with torch.inference_mode():

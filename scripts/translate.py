@@ -9,6 +9,7 @@ Any format that soundfile reads, any sample rate; long files are cut at pauses.
 import argparse
 import json
 
+import torch
 from _cli import add_model_options, load_translator, run
 
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
@@ -16,7 +17,7 @@ from fairseq_prune.data.pauses import cut_at_pauses
 
 
 def main(args):
-    recordings = {path: read_audio(path) for path in args.audio}
+    recordings = {path: torch.from_numpy(read_audio(path)) for path in args.audio}
     translator = load_translator(args)
     pieces = []
     for path, waveform in recordings.items():
