@@ -125,7 +125,7 @@ def fills_itself(key):
     return LEGACY and _FUSED_COPY.search(key) is not None
 
 
-_FUSED_COPY = re.compile(r"\.layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
+_FUSED_COPY = re.compile(r"(^|\.)layers\.\d+\.(in_proj|out_proj|fc1|fc2)_(weight|bias)$")
 
 
 class _RestrictedUnpickler(pickle.Unpickler):

@@ -258,13 +258,12 @@ def test_a_fairseq_encoder_layer_loads_from_its_plain_weights():
     """fairseq 0.12.2 also keeps a fused copy, which published checkpoints lack."""
     config = TransformerConfig()
     config.encoder.embed_dim, config.encoder.ffn_embed_dim, config.encoder.attention_heads = 8, 16, 2
-    layers = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([TransformerEncoderLayerBase(config)])})
-    encoder = torch.nn.ModuleDict({"encoder": layers})
+    encoder = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([TransformerEncoderLayerBase(config)])})
     plain = ("self_attn.", "self_attn_layer_norm.", "fc1.", "fc2.", "final_layer_norm.")
     state = {
         key: torch.randn_like(value)
         for key, value in encoder.state_dict().items()
-        if key.startswith(tuple(f"encoder.layers.0.{part}" for part in plain))
+        if key.startswith(tuple(f"layers.0.{part}" for part in plain))
     }
     assert len(state) == 16
     load_state_dict_strictly(encoder, dict(state), "a.pt")
