@@ -1,56 +1,36 @@
-"""fairseq's command lines in subprocesses."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""A checkpoint that the tests of the command lines share."""
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-SMALL = (
-    "--hubert-layers 2 --hubert-embed-dim 32 --hubert-ffn-embed-dim 48 --hubert-conv-pos-groups 4"
-    " --hubert-conv-layers [(16,10,5),(16,8,4),(16,8,4),(16,8,4)]"
-    " --deltalm-embed-dim 32 --deltalm-ffn-embed-dim 48"
-).split()
-
-
-def start(program, *arguments, cwd, **kwargs):
-    """A process of one of fairseq's programs, its output piped as text."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [str(BIN / program), *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kwargs
-    )
-
-
-def run(program, *arguments, cwd):
-    """Exit status and output of a finished program."""
-    process = start(program, *arguments, cwd=cwd)
-    output, _ = process.communicate(timeout=240)
-    return process.returncode, output
-
-
-def train_arguments(data, save_dir, *options):
-    """Of fairseq-train, for a model that trains in a second."""
-    common = (
-        "--task speech_translation --arch hubert_deltalm_tiny --criterion speech_translation"
-        " --optimizer adam --lr 1e-3 --max-tokens 16000 --log-format simple --log-interval 1"
-        " --train-subset train --valid-subset dev --no-progress-bar"
-    ).split()
-    return [data, "--user-dir", ROOT / "fairseq_prune", "--save-dir", save_dir, *common, *SMALL, *options]
+from command_lines import run, train_arguments
 
 
 @pytest.fixture(scope="session")
 def trained(prepared_data, tmp_path_factory):
     """A checkpoint with CTC and pruning after six updates, written from another directory, with workers."""
     folder = tmp_path_factory.mktemp("trained")
-    options = (
-        "--max-update 6 --ctc-text source --ctc-weight 1 --token-keep-ratio 0.8 --num-workers 2"
-        " --label-smoothing 0.1 --concat-rate 0.5 --speed-factors 0.9,1.0,1.1 --eval-bleu"
-        " --best-checkpoint-metric chrf --maximize-best-checkpoint-metric --no-epoch-checkpoints"
-    ).split()
+    options = [
+        "--max-update",
+        "6",
+        "--ctc-text",
+        "source",
+        "--ctc-weight",
+        "1",
+        "--token-keep-ratio",
+        "0.8",
+        "--num-workers",
+        "2",
+        "--label-smoothing",
+        "0.1",
+        "--concat-rate",
+        "0.5",
+        "--speed-factors",
+        "0.9,1.0,1.1",
+        "--eval-bleu",
+        "--best-checkpoint-metric",
+        "chrf",
+        "--maximize-best-checkpoint-metric",
+        "--no-epoch-checkpoints",
+    ]
     code, output = run("fairseq-train", *train_arguments(prepared_data, "out", *options), cwd=folder)
     assert code == 0, output
     return folder / "out" / "checkpoint_best.pt"

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from conftest import ROOT, run, start, train_arguments
+from command_lines import ROOT, run, start, train_arguments
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
@@ -60,10 +60,20 @@ def weights(path):
 
 
 def test_a_resumed_run_ends_with_the_same_weights(prepared_data, tmp_path):
-    options = "--token-keep-ratio 0.6 --token-keep-warmup-updates 8 --concat-rate 0.5 --no-epoch-checkpoints".split()
+    options = [
+        "--token-keep-ratio",
+        "0.6",
+        "--token-keep-warmup-updates",
+        "8",
+        "--concat-rate",
+        "0.5",
+        "--no-epoch-checkpoints",
+    ]
     code, output = run(
         "fairseq-train",
-        *train_arguments(prepared_data, "straight", *options, "--max-update", 6, "--save-interval-updates", 3),
+        *train_arguments(
+            prepared_data, "straight", *options, "--max-update", 6, "--save-interval-updates", 3
+        ),
         cwd=tmp_path,
     )
     assert code == 0, output
@@ -89,7 +99,9 @@ def test_training_that_is_interrupted_goes_on_from_its_last_checkpoint(prepared_
             break
     process.communicate(timeout=60)
     assert process.returncode != 0
-    saved = load_checkpoint_file(tmp_path / "out" / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"]
+    saved = load_checkpoint_file(tmp_path / "out" / "checkpoint_last.pt")["optimizer_history"][-1][
+        "num_updates"
+    ]
     assert saved >= 6
     code, output = run("fairseq-train", *arguments, "--max-update", saved + 3, cwd=tmp_path)
     assert code == 0, output
@@ -99,7 +111,9 @@ def test_training_that_is_interrupted_goes_on_from_its_last_checkpoint(prepared_
 def test_text_and_speech_train_together_from_a_text_model(prepared_data, tmp_path):
     code, output = run(
         "fairseq-train",
-        *train_arguments(prepared_data, "out", "--max-update", 3, "--text-encoder", "--deltalm-encoder-layers", 1),
+        *train_arguments(
+            prepared_data, "out", "--max-update", 3, "--text-encoder", "--deltalm-encoder-layers", 1
+        ),
         *("--mt-loss-weight", 0.5, "--no-epoch-checkpoints"),
         cwd=tmp_path,
     )
