@@ -7,22 +7,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-SMALL = [
-    "--hubert-layers",
-    "2",
-    "--hubert-embed-dim",
-    "32",
-    "--hubert-ffn-embed-dim",
-    "48",
-    "--hubert-conv-pos-groups",
-    "4",
-    "--hubert-conv-layers",
-    "[(16,10,5),(16,8,4),(16,8,4),(16,8,4)]",
-    "--deltalm-embed-dim",
-    "32",
-    "--deltalm-ffn-embed-dim",
-    "48",
-]
+SMALL = (
+    "--hubert-layers 2 --hubert-embed-dim 32 --hubert-ffn-embed-dim 48 --hubert-conv-pos-groups 4"
+    " --hubert-conv-layers [(16,10,5),(16,8,4),(16,8,4),(16,8,4)]"
+    " --deltalm-embed-dim 32 --deltalm-ffn-embed-dim 48"
+).split()
 
 
 def start(program, *arguments, cwd, **kwargs):
@@ -49,27 +38,9 @@ def run(program, *arguments, cwd):
 
 def train_arguments(data, save_dir, *options):
     """Of fairseq-train, for a model that trains in a second."""
-    common = [
-        "--task",
-        "speech_translation",
-        "--arch",
-        "hubert_deltalm_tiny",
-        "--criterion",
-        "speech_translation",
-        "--optimizer",
-        "adam",
-        "--lr",
-        "1e-3",
-        "--max-tokens",
-        "16000",
-        "--log-format",
-        "simple",
-        "--log-interval",
-        "1",
-        "--train-subset",
-        "train",
-        "--valid-subset",
-        "dev",
-        "--no-progress-bar",
-    ]
+    common = (
+        "--task speech_translation --arch hubert_deltalm_tiny --criterion speech_translation"
+        " --optimizer adam --lr 1e-3 --max-tokens 16000 --log-format simple --log-interval 1"
+        " --train-subset train --valid-subset dev --no-progress-bar"
+    ).split()
     return [data, "--user-dir", ROOT / "fairseq_prune", "--save-dir", save_dir, *common, *SMALL, *options]

@@ -60,15 +60,7 @@ def weights(path):
 
 
 def test_a_resumed_run_ends_with_the_same_weights(prepared_data, tmp_path):
-    options = [
-        "--token-keep-ratio",
-        "0.6",
-        "--token-keep-warmup-updates",
-        "8",
-        "--concat-rate",
-        "0.5",
-        "--no-epoch-checkpoints",
-    ]
+    options = "--token-keep-ratio 0.6 --token-keep-warmup-updates 8 --concat-rate 0.5".split()
     code, output = run(
         "fairseq-train",
         *train_arguments(
