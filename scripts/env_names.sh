@@ -8,7 +8,13 @@ if [ -z "$PYTHON_EXE" ]; then
         fi
     done
 fi
-PYTHON_VERSION="$("${PYTHON_EXE:-false}" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)"
+python_version() { "${PYTHON_EXE:-false}" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
+PYTHON_VERSION="$(python_version)"
+if [ -z "$PYTHON_VERSION" ] && command -v pyenv >/dev/null; then
+    # pyenv's python3.10 answers only while its version is switched on
+    export PYENV_VERSION="$(pyenv versions --bare | paste -sd:)"
+    PYTHON_VERSION="$(python_version)"
+fi
 case "$PYTHON_VERSION" in
     3.11 | 3.12) STACK=CURRENT VENV="${VENV:-.venv}" ;;
     3.9 | 3.10) STACK=LEGACY VENV="${VENV:-.venv-legacy}" ;;
