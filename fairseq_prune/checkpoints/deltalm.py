@@ -115,6 +115,11 @@ def _fit_layers(state, module, attention_heads, source):
             raise ValueError(
                 f"{source} has {attention_heads} attention heads, but the model asks for {asked}"
             )
+    if ("layer_norm.weight" in state) != (module.layer_norm is not None):
+        kinds = ("pre-norm", "post-norm") if module.layer_norm is None else ("post-norm", "pre-norm")
+        raise ValueError(
+            f"{source} is {kinds[0]}, but the model asks for {kinds[1]} layers (--normalize-before)"
+        )
     if module.embed_tokens is None:
         for key in [key for key in state if key.startswith(("embed_", "layernorm_embedding."))]:
             del state[key]

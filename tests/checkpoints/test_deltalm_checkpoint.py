@@ -315,6 +315,13 @@ def test_own_checkpoint_with_other_attention_heads_is_refused(fairseq_file):
         load_deltalm(path, *build(attention_heads=4))
 
 
+@pytest.mark.parametrize("saved, found", [(True, "pre-norm"), (False, "post-norm")])
+def test_own_checkpoint_with_layer_norm_elsewhere_is_refused(fairseq_file, saved, found):
+    path = fairseq_file(*build(normalize_before=saved))
+    with pytest.raises(ValueError, match=f"is {found}, but the model asks for .*--normalize-before"):
+        load_deltalm(path, *build(normalize_before=not saved))
+
+
 REAL_SIZE = """
     import resource, sys
     import torch

@@ -152,9 +152,7 @@ def test_decoder_returns_the_cross_attention_of_its_last_layer():
 @pytest.mark.parametrize("changes", [{}, {"normalize_before": True}, {"activation_fn": "relu"}])
 def test_forward_layers_on_embedded_text_equals_the_encoder_on_text(changes):
     model, source = encoder(**changes), tokens()
-    model.load_state_dict(
-        model.state_dict()
-    )  # fairseq 0.12.2: only loaded models take its fast path
+    model.load_state_dict(model.state_dict())  # fairseq 0.12.2: only loaded models take its fast path
     source[1, 4:] = model.padding_idx
     expected = model(source)["encoder_out"][0].transpose(0, 1)
     padding_mask = source.eq(model.padding_idx)
