@@ -157,7 +157,7 @@ def test_interrupted_run_resumes_with_the_same_batches(prepared_data, tmp_path):
 def test_hydra_runs_the_task(prepared_data, tmp_path):
     recipe = {
         "common": {"user_dir": str(USER_DIR), "cpu": True, "log_format": "json", "seed": 2},
-        "task": {"_name": "speech_translation", "data": str(prepared_data), "concat_rate": 0.5},
+        "task": {"_name": "speech_translation", "data": str(prepared_data), "speed_factors": [0.9, 1.1]},
         "model": {"_name": "tiny_speech"},
         "criterion": {"_name": "cross_entropy"},
         "optimizer": {"_name": "adam"},
@@ -168,9 +168,9 @@ def test_hydra_runs_the_task(prepared_data, tmp_path):
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     words = ["--config-dir", tmp_path, "--config-name", "recipe", f"hydra.run.dir={tmp_path}"]
-    done = run("hydra_train", *words, "++task.speed_factors=[0.9,1.1]")
+    done = run("hydra_train", *words, "task.speed_factors=[0.9,1.2]")
     assert done.returncode == 0, done.stderr[-3000:]
     state = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "checkpoint_last.pt"))
-    assert state["cfg"]["task"]["speed_factors"] == [0.9, 1.1]
+    assert state["cfg"]["task"]["speed_factors"] == [0.9, 1.2]
     assert state["cfg"]["task"]["seed"] == 2
     assert "vocabularies" in state["task_state"]
