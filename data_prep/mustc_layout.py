@@ -1,0 +1,196 @@
+"""Writes a speech translation corpus in the layout of MuST-C (Di Gangi et al. 2019, N19-1202).
+
+ROOT/en-de/data/SPLIT/wav/*.wav          talks, 16-bit mono
+ROOT/en-de/data/SPLIT/txt/SPLIT.yaml     one list item a segment: where it lies in which talk
+ROOT/en-de/data/SPLIT/txt/SPLIT.{en,de}  transcript and translation, one line a segment
+"""
+
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Callable, NamedTuple, TypeVar
+
+import numpy as np
+import soundfile
+import yaml
+from tqdm import tqdm
+
+SPLITS = ("train", "dev", "tst-COMMON")
+PAIR = "en-de"  # the languages of every corpus that is built here
+Text = TypeVar("Text")
+
+
+class Utterance(NamedTuple):
+    audio: np.ndarray  # float32 samples in [-1, 1], shape (samples,)
+    source: str
+    target: str
+
+
+class Talk(NamedTuple):
+    """The utterances of one speaker that share a wav."""
+
+    speaker: str
+    utterances: list[Utterance]
+
+
+class SplitSize(NamedTuple):
+    talks: int
+    utterances: int
+    speech_seconds: float
+
+
+def seconds_range(name: str, bounds: Sequence[float]) -> tuple[float, float]:
+    """Checks a (shortest, longest) option in seconds; raises `ValueError` naming the option."""
+    shortest, longest = bounds
+    if not 0 <= shortest <= longest:
+        raise ValueError(f"{name} {shortest:g} {longest:g}: expected 0 <= shortest <= longest")
+    return shortest, longest
+
+
+def count_option(name: str, value: int) -> int:
+    """Checks an option that counts something; raises `ValueError` naming it."""
+    if value < 1:
+        raise ValueError(f"{name} {value}: expected 1 or more")
+    return value
+
+
+def add_layout_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that every corpus builder shares."""
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="ROOT", help="folder that gets en-de/data/SPLIT"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an en-de that is already in --out")
+    parser.add_argument(
+        "--utterances-per-talk", type=int, default=10, metavar="N", help="utterances in one wav (%(default)s)"
+    )
+    add_range(parser, "--talk-pause", (0.3, 1.0), "silence around the utterances of a talk, in seconds")
+    parser.add_argument("--seed", type=int, default=1, help="equal seeds give equal corpora (%(default)s)")
+
+
+def add_range(parser: argparse.ArgumentParser, option: str, default: tuple, description: str) -> None:
+    """An option of two numbers, a minimum and a maximum, of the type of its default."""
+    low, high = default
+    parser.add_argument(
+        option,
+        type=type(low),
+        nargs=2,
+        default=default,
+        metavar=("MIN", "MAX"),
+        help=f"{description} ({low} {high})",
+    )
+
+
+def check_layout_arguments(args: argparse.Namespace) -> tuple[float, float]:
+    """Checks the options that every corpus builder shares, and returns the pause of a talk.
+
+    Raises `ValueError` naming the option.
+    """
+    count_option("--utterances-per-talk", args.utterances_per_talk)
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: expected 0 or more")
+    return seconds_range("--talk-pause", args.talk_pause)
+
+
+def make_talks(
+    texts: Sequence[Text],
+    speakers: Sequence[str],
+    utterances_per_talk: int,
+    speak: Callable[[Text, str], Utterance],
+    title: str,
+) -> Iterator[Talk]:
+    """Yields the texts as talks, in order, the speakers taking turns; shows a progress bar of utterances."""
+    with tqdm(total=len(texts), desc=title, unit=" utterances", mininterval=0.5) as progress:
+        for number, start in enumerate(range(0, len(texts), utterances_per_talk)):
+            speaker = speakers[number % len(speakers)]
+            utterances = [speak(text, speaker) for text in texts[start : start + utterances_per_talk]]
+            progress.update(len(utterances))
+            yield Talk(speaker, utterances)
+
+
+def write_split(
+    data: Path,
+    split: str,
+    talks: Iterable[Talk],
+    sample_rate: int,
+    pause: tuple[float, float],
+    rng: np.random.Generator,
+) -> SplitSize:
+    """Writes one split below data, a talk at a time.
+
+    pause: the shortest and longest silence before, between and after a talk's utterances, in seconds.
+    Raises `ValueError` for a text with a line break, or without any text.
+    """
+    wav_folder, txt_folder = data / split / "wav", data / split / "txt"
+    wav_folder.mkdir(parents=True)
+    txt_folder.mkdir()
+    segments: list[dict[str, object]] = []
+    sources: list[str] = []
+    targets: list[str] = []
+    speech = 0  # samples
+    number = 0
+    for number, talk in enumerate(talks, start=1):
+        waveform, offsets = join_utterances(
+            [utterance.audio for utterance in talk.utterances], sample_rate, pause, rng
+        )
+        name = f"{split}_{number:04d}.wav"  # unlike MuST-C's ted_N.wav the split is named: unique in a corpus
+        soundfile.write(wav_folder / name, waveform, sample_rate, subtype="PCM_16")
+        for utterance, offset in zip(talk.utterances, offsets):
+            sources.append(_one_line(utterance.source))
+            targets.append(_one_line(utterance.target))
+            speech += len(utterance.audio)
+            segments.append(
+                {
+                    "duration": round(len(utterance.audio) / sample_rate, 6),
+                    "offset": round(int(offset) / sample_rate, 6),
+                    "rW": len(utterance.source.split()),
+                    "speaker_id": f"spk.{talk.speaker}",
+                    "wav": name,
+                }
+            )
+    source_language, target_language = PAIR.split("-")
+    _write_lines(txt_folder / f"{split}.{source_language}", sources)
+    _write_lines(txt_folder / f"{split}.{target_language}", targets)
+    with open(txt_folder / f"{split}.yaml", "w", encoding="utf-8") as stream:
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        yaml.dump(segments, stream, dumper, default_flow_style=None, width=10**6, allow_unicode=True)
+    return SplitSize(number, len(segments), speech / sample_rate)
+
+
+def join_utterances(
+    waveforms: Sequence[np.ndarray], sample_rate: int, pause: tuple[float, float], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joins waveforms with a random silence before, between and after them.
+
+    pause: (shortest, longest) in seconds.
+    Returns the samples, shape `(samples,)`, and where each waveform starts, in samples, shape `(waveforms,)`.
+    """
+    lengths = np.array([len(waveform) for waveform in waveforms])
+    silences = np.round(rng.uniform(*pause, size=len(lengths) + 1) * sample_rate).astype(np.int64)
+    offsets = np.cumsum(silences[:-1]) + np.cumsum(lengths) - lengths
+    joined = np.zeros(lengths.sum() + silences.sum(), dtype=np.float32)
+    for offset, waveform in zip(offsets, waveforms):
+        joined[offset : offset + len(waveform)] = waveform
+    return joined, offsets
+
+
+def print_report(sizes: dict[str, SplitSize], columns: dict[str, dict[str, object]]) -> None:
+    """Prints one line a split: its size, then the values that columns holds for each split by title."""
+    titles = ["split", "talks", "utterances", "hours of speech", *columns]
+    rows = [titles]
+    for split in (split for split in SPLITS if split in sizes):
+        size = sizes[split]
+        row = [split, f"{size.talks:,}", f"{size.utterances:,}", f"{size.speech_seconds / 3600:.3f}"]
+        rows.append(row + [str(values[split]) for values in columns.values()])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def _one_line(text: str) -> str:
+    if not text.strip() or len(text.splitlines()) > 1:
+        raise ValueError(f"text {text!r}: expected one line of text")
+    return text
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
