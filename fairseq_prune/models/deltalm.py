@@ -68,12 +68,12 @@ class DeltaLM(FairseqEncoderDecoderModel):
         encoder = DeltaLMEncoder.build(cfg, source, embed_tokens=shared)
         if cfg.deltalm_path:
             load_deltalm(cfg.deltalm_path, encoder, decoder, cfg.deltalm_dict)
-            forget(cfg, "deltalm_path", "deltalm_dict")
+            keep_in_checkpoint(cfg, deltalm_path=None, deltalm_dict=None)
         return cls(encoder, decoder)
 
 
-def forget(cfg, *names):
-    """Clear options of the model in the configuration that our checkpoints will keep.
+def keep_in_checkpoint(cfg, **options):
+    """Set options of the model in the configuration that our checkpoints will keep.
 
     fairseq does not tell a model that it is built to take the weights of a checkpoint. An option that was
     used up when training began must therefore not come back with the checkpoint's configuration.
@@ -81,8 +81,8 @@ def forget(cfg, *names):
     # `cfg` is a copy of the node `model` (fairseq's merge_with_parent) that still knows its parent
     parent = cfg._get_parent()
     for node in (cfg,) if parent is None else (cfg, parent.model):
-        for name in names:
-            node[name] = None
+        for name, value in options.items():
+            node[name] = value
 
 
 # Sizes are models of their own, since fairseq's register_model_architecture serves the command line only:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fairseq_prune.checkpoints.deltalm import load_deltalm
 from fairseq_prune.checkpoints.hubert import hubert_config, read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
+from fairseq_prune.models.deltalm import keep_in_checkpoint
 from fairseq_prune.modules.convolution import ConvAdaptor
 from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
 from fairseq_prune.modules.hubert import TokenPrunedHubert, TokenPruning
@@ -259,12 +260,12 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
                 raise ValueError("--text-encoder: the data's config.yaml has no 'source' vocabulary")
             shared = decoder.embed_tokens if dictionary == task.target_dictionary else None
             text_encoder = DeltaLMEncoder.build(settings, dictionary, embed_tokens=shared)
-        if cfg.deltalm_path:
-            load_deltalm(cfg.deltalm_path, text_encoder, decoder, cfg.deltalm_dict)
         first_text_layer = settings.encoder_layers - cfg.deltalm_encoder_layers
         if text_encoder is not None and not cfg.text_encoder:
             text_encoder.keep_layers(first_text_layer)
             first_text_layer = 0
+        if cfg.deltalm_path:
+            load_deltalm(cfg.deltalm_path, text_encoder, decoder, cfg.deltalm_dict)
         if not cfg.train_feature_extractor:
             hubert.feature_extractor.requires_grad_(False)
         if cfg.freeze_hubert_updates < 0:
@@ -328,17 +329,6 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
     def get_ctc_target(self, sample) -> tuple[Tensor, Tensor]:
         """(batch, tokens) and (batch,) lengths."""
         return sample["ctc_target"], sample["ctc_target_lengths"]
-
-
-def keep_in_checkpoint(cfg, **values) -> None:
-    """Set options in the configuration that our checkpoints will keep.
-
-    ``cfg`` is a copy of the node "model" (fairseq's merge_with_parent) that still knows its parent.
-    """
-    parent = cfg._get_parent()
-    for node in (cfg,) if parent is None else (cfg, parent.model):
-        for name, value in values.items():
-            node[name] = value
 
 
 def resized(name, default):

@@ -14,18 +14,12 @@ SMALL = (
 ).split()
 
 
-def start(program, *arguments, cwd, **kwargs):
+def start(program, *arguments, cwd):
     """A process of one of fairseq's programs, its output piped as text."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [str(BIN / program), *map(str, arguments)]
     return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **kwargs,
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 

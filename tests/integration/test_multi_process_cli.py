@@ -1,0 +1,32 @@
+"""Several processes; without GPUs fairseq has to be told where they meet."""
+
+import socket
+
+from command_lines import start, train_arguments
+
+from fairseq_prune.checkpoints.loading import load_checkpoint_file
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def test_two_processes_train_one_model(prepared_data, tmp_path):
+    arguments = train_arguments(
+        prepared_data,
+        "out",
+        *"--cpu --distributed-backend gloo --distributed-world-size 2 --ddp-backend legacy_ddp".split(),
+        *"--ctc-text source --ctc-weight 1 --token-keep-ratio 0.7 --max-update 4 --no-epoch-checkpoints".split(),
+    )
+    meeting = ["--distributed-no-spawn", "--distributed-init-method", f"tcp://localhost:{free_port()}"]
+    processes = [
+        start("fairseq-train", *arguments, *meeting, "--distributed-rank", rank, cwd=tmp_path)
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "training on 2 devices" in outputs[0]
+    checkpoint = load_checkpoint_file(tmp_path / "out" / "checkpoint_last.pt")
+    assert checkpoint["optimizer_history"][-1]["num_updates"] == 4
