@@ -19,3 +19,11 @@ def prepared_data(must_c_root, tmp_path_factory):
     run = run_prep_mustc(must_c_root, out, "--vocab-size", "24", "--src-vocab-size", "24")
     assert run.returncode == 0, run.stderr
     return out
+
+
+@pytest.fixture(params=[torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def half_dtype(request):
+    """Each of the half-precision types, where the installed torch can multiply matrices of it on the CPU."""
+    if request.param == torch.float16 and torch.__version__.startswith("2.0."):
+        pytest.skip("torch 2.0 has no half-precision matrix product on the CPU")
+    return request.param

@@ -88,11 +88,10 @@ def test_received_attention_sums_to_the_number_of_valid_queries():
     torch.testing.assert_close(received.sum(1), torch.tensor([9.0, 5.0]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_received_attention_in_half_precision_keeps_nearly_the_same_frames(dtype):
+def test_received_attention_in_half_precision_keeps_nearly_the_same_frames(half_dtype):
     q, k, v = torch.randn(3, 1, 4, 200, 16)
     full = tokens.attention_and_received(q, k, v)[1]
-    half = tokens.attention_and_received(q.to(dtype), k.to(dtype), v.to(dtype))[1]
+    half = tokens.attention_and_received(q.to(half_dtype), k.to(half_dtype), v.to(half_dtype))[1]
     kept = set(tokens.top_frames(full, [200], [140])[0][0].tolist())
     kept_half = set(tokens.top_frames(half, [200], [140])[0][0].tolist())
     assert half.dtype == torch.float32 and len(kept & kept_half) >= 136
