@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share."""
 
 import pytest
+import torch
 from mustc_corpus import run_prep_mustc, write_corpus
 
 
