@@ -199,7 +199,7 @@ def test_spans_are_masked_in_training_only():
 
 def test_half_precision_trains(half_dtype):
     model = make_model(ctc=True, token_keep_ratio=0.7, adaptor_kernels="3").to(half_dtype).train()
-    logits, extra = model(**speech(12000, SAMPLES), prev_output_tokens=torch.tensor([[2, 5], [2, 6]]))
+    logits, _ = model(**speech(12000, SAMPLES), prev_output_tokens=torch.tensor([[2, 5], [2, 6]]))
     logits.float().sum().backward()
     assert logits.dtype == half_dtype and logits.isfinite().all()
     assert model.encoder.hubert.encoder.layers[0].fc1.weight.grad.isfinite().all()

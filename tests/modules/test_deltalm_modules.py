@@ -201,9 +201,9 @@ def test_forward_in_half_precision_is_close_to_single(half_dtype):
     expected = target(tokens(), encoder_out=text(tokens()))[0]
     text, target = text.to(half_dtype), target.to(half_dtype)
     found = target(tokens(), encoder_out=text(tokens()))[0]
-    assert found.dtype == dtype
+    assert found.dtype == half_dtype
     relative = (found.float() - expected).norm() / expected.norm()
-    assert relative < (0.01 if dtype == torch.float16 else 0.06)
+    assert relative < (0.01 if half_dtype == torch.float16 else 0.06)
 
 
 def test_recomputed_activations_give_the_same_gradients():
