@@ -20,6 +20,12 @@ from fairseq_prune.modules.speech_encoder import SpeechEncoder
 from fairseq_prune.pruning.schedules import SCHEDULES, layer_keep_ratios
 from fairseq_prune.pruning.tokens import CRITERIA
 
+# the two forms that HuBERT was published in
+HUBERT_FORMS = {
+    "base": {"extractor_mode": "default", "layer_norm_first": False, "normalize": False},
+    "large": {"extractor_mode": "layer_norm", "layer_norm_first": True, "normalize": True},
+}
+
 
 def option(default, help_text):
     """A field of a fairseq dataclass: a flag of fairseq-train and a Hydra key."""
@@ -44,9 +50,10 @@ class HubertDeltaLMConfig(FairseqDataclass):
         "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
         "convolutional extractor: (channels, kernel, stride) of each layer",
     )
-    hubert_extractor_mode: str = option("default", "'default' (group norm, base) or 'layer_norm' (large)")
-    hubert_layer_norm_first: bool = option(False, "layer norm before attention and feed-forward (large)")
-    hubert_normalize: bool = option(False, "normalise each waveform to zero mean and unit variance (large)")
+    hubert_form: ChoiceEnum(list(HUBERT_FORMS)) = option(
+        "base",
+        "base: group norm in the extractor, post-norm layers; large: layer norm, pre-norm, normalised waveforms",
+    )
     hubert_conv_pos: int = option(128, "kernel of the positional convolution, in frames")
     hubert_conv_pos_groups: int = option(16, "groups of the positional convolution")
     hubert_dropout: float = option(0.1, "dropout in HuBERT")
@@ -58,7 +65,10 @@ class HubertDeltaLMConfig(FairseqDataclass):
     mask_length: int = option(10, "length of a masked span, in frames")
     mask_channel_prob: float = option(0.0, "share of feature channels masked in training, in spans")
     mask_channel_length: int = option(64, "length of a masked span, in channels")
-    train_feature_extractor: bool = option(False, "train the convolutional extractor too; frozen by default")
+    freeze_feature_extractor: ChoiceEnum(["pretrained", "always", "never"]) = option(
+        "pretrained",
+        "do not train the convolutional extractor: when it comes from --hubert-path, always, or never",
+    )
     freeze_hubert_updates: int = option(0, "HuBERT is not trained before this update; -1: never")
     fairseq_padding: bool = option(
         False,
@@ -90,8 +100,8 @@ class HubertDeltaLMConfig(FairseqDataclass):
     )
     adaptor_stride: int = option(2, "stride of each adaptor convolution")
     adaptor_channels: int = option(1024, "channels between adaptor convolutions")
-    memory_positions: bool = option(
-        False, "add to the decoder's memory sinusoidal positions of the frames that survived"
+    memory_positions: ChoiceEnum(["none", "sinusoidal"]) = option(
+        "none", "tell the decoder's memory where in the utterance the frames that survived came from"
     )
     # ---- DeltaLM
     deltalm_path: Optional[str] = option(None, "DeltaLM checkpoint: published, or trained as model deltalm")
@@ -108,7 +118,9 @@ class HubertDeltaLMConfig(FairseqDataclass):
     deltalm_embed_dim: int = option(768, "width of DeltaLM")
     deltalm_ffn_embed_dim: int = option(3072, "inner width of its feed-forward blocks")
     deltalm_attention_heads: int = option(12, "its attention heads")
-    deltalm_normalize_before: bool = option(False, "layer norm before attention and feed-forward in DeltaLM")
+    deltalm_norm: ChoiceEnum(["post", "pre"]) = option(
+        "post", "layer norm after (as published) or before attention and feed-forward in DeltaLM"
+    )
     dropout: float = option(0.1, "dropout in DeltaLM")
     attention_dropout: float = option(0.0, "dropout of attention weights in DeltaLM")
     activation_dropout: float = option(0.0, "dropout inside DeltaLM's feed-forward blocks")
@@ -147,6 +159,12 @@ def hubert_pruning(cfg: HubertDeltaLMConfig, num_layers: int) -> TokenPruning:
     )
 
 
+def extractor_is_frozen(cfg: HubertDeltaLMConfig) -> bool:
+    """Whether ``freeze_feature_extractor`` says so."""
+    when = str(cfg.freeze_feature_extractor)
+    return when == "always" or (when == "pretrained" and cfg.hubert_path is not None)
+
+
 def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
     """The encoder, with the weights of ``hubert_path`` if there is one, and its architecture as JSON."""
     checkpoint = None
@@ -157,14 +175,12 @@ def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
         architecture = json.loads(cfg.hubert_config)
     else:
         architecture = {
-            "normalize": cfg.hubert_normalize,
-            "extractor_mode": cfg.hubert_extractor_mode,
+            **HUBERT_FORMS[str(cfg.hubert_form)],
             "conv_feature_layers": cfg.hubert_conv_layers,
             "encoder_layers": cfg.hubert_layers,
             "encoder_embed_dim": cfg.hubert_embed_dim,
             "encoder_ffn_embed_dim": cfg.hubert_ffn_embed_dim,
             "encoder_attention_heads": cfg.hubert_attention_heads,
-            "layer_norm_first": cfg.hubert_layer_norm_first,
             "conv_pos": cfg.hubert_conv_pos,
             "conv_pos_groups": cfg.hubert_conv_pos_groups,
         }
@@ -181,7 +197,7 @@ def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
         mask_length=cfg.mask_length,
         mask_channel_prob=cfg.mask_channel_prob,
         mask_channel_length=cfg.mask_channel_length,
-        feature_grad_mult=1.0 if cfg.train_feature_extractor else 0.0,
+        feature_grad_mult=0.0 if extractor_is_frozen(cfg) else 1.0,
     )
     pruning = hubert_pruning(cfg, hubert_cfg.encoder_layers)
     hubert = TokenPrunedHubert(hubert_cfg, pruning, normalize, pad_invariant=not cfg.fairseq_padding)
@@ -198,7 +214,7 @@ def deltalm_settings(cfg: HubertDeltaLMConfig) -> DeltaLMSettings:
         attention_heads=cfg.deltalm_attention_heads,
         encoder_layers=cfg.deltalm_text_layers,
         decoder_layers=cfg.deltalm_decoder_layers,
-        normalize_before=cfg.deltalm_normalize_before,
+        normalize_before=str(cfg.deltalm_norm) == "pre",
         dropout=cfg.dropout,
         attention_dropout=cfg.attention_dropout,
         activation_dropout=cfg.activation_dropout,
@@ -266,7 +282,7 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
             first_text_layer = 0
         if cfg.deltalm_path:
             load_deltalm(cfg.deltalm_path, text_encoder, decoder, cfg.deltalm_dict)
-        if not cfg.train_feature_extractor:
+        if extractor_is_frozen(cfg):
             hubert.feature_extractor.requires_grad_(False)
         if cfg.freeze_hubert_updates < 0:
             hubert.requires_grad_(False)
@@ -285,7 +301,7 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
             adaptor,
             text_encoder if cfg.deltalm_encoder_layers else None,
             first_text_layer,
-            cfg.memory_positions,
+            str(cfg.memory_positions) == "sinusoidal",
             len(task.ctc_dictionary) if task.ctc_dictionary is not None else 0,
             cfg.freeze_hubert_updates,
         )
@@ -344,20 +360,17 @@ class HubertDeltaLMTinyConfig(HubertDeltaLMConfig):
     hubert_attention_heads: int = resized("hubert_attention_heads", 4)
     # a third of the arithmetic of HuBERT's seven layers, at the same 20 ms a frame
     hubert_conv_layers: str = resized("hubert_conv_layers", "[(32,10,5), (64,8,4), (96,8,4), (144,8,4)]")
-    hubert_extractor_mode: str = resized("hubert_extractor_mode", "layer_norm")
-    hubert_layer_norm_first: bool = resized("hubert_layer_norm_first", True)
-    hubert_normalize: bool = resized("hubert_normalize", True)
+    hubert_form: ChoiceEnum(list(HUBERT_FORMS)) = resized("hubert_form", "large")
     hubert_conv_pos: int = resized("hubert_conv_pos", 32)
     hubert_attention_dropout: float = resized("hubert_attention_dropout", 0.0)
-    train_feature_extractor: bool = resized("train_feature_extractor", True)
     adaptor_kernels: str = resized("adaptor_kernels", "")
-    memory_positions: bool = resized("memory_positions", True)
+    memory_positions: ChoiceEnum(["none", "sinusoidal"]) = resized("memory_positions", "sinusoidal")
     deltalm_text_layers: int = resized("deltalm_text_layers", 2)
     deltalm_decoder_layers: int = resized("deltalm_decoder_layers", 2)
     deltalm_embed_dim: int = resized("deltalm_embed_dim", 144)
     deltalm_ffn_embed_dim: int = resized("deltalm_ffn_embed_dim", 576)
     deltalm_attention_heads: int = resized("deltalm_attention_heads", 4)
-    deltalm_normalize_before: bool = resized("deltalm_normalize_before", True)
+    deltalm_norm: ChoiceEnum(["post", "pre"]) = resized("deltalm_norm", "pre")
 
 
 # models of their own, not architectures: those are unknown to fairseq-hydra-train

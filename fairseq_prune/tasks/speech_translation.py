@@ -10,7 +10,7 @@ from typing import List, Optional  # noqa: UP035 (fairseq's argparse bridge look
 import numpy as np
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
-from omegaconf import II, OmegaConf, open_dict
+from omegaconf import II, OmegaConf
 
 from fairseq_prune.data.augmentation import Augmentation
 from fairseq_prune.data.config import CONFIG_FILE, DataConfig
@@ -20,8 +20,6 @@ from fairseq_prune.data.vocabulary import Vocabulary, VocabularyBPE
 from fairseq_prune.tasks.corpus_scores import CorpusScores
 
 logger = logging.getLogger(__name__)
-
-PRETRAINED_PATHS = ("hubert_path", "deltalm_path")  # model options that only a first training run reads
 
 
 @dataclass
@@ -103,7 +101,6 @@ class SpeechTranslationTask(FairseqTask):
         self.vocabularies = {}
         self.data = None
         self.scores = CorpusScores()
-        self._from_checkpoint = False
         self._state = None
         # a missing directory is told when it is needed: a checkpoint may bring the vocabularies
         if cfg.data and (Path(cfg.data) / CONFIG_FILE).is_file():
@@ -221,7 +218,6 @@ class SpeechTranslationTask(FairseqTask):
             raise ValueError(
                 "the checkpoint holds no vocabularies: the task speech_translation did not write it"
             )
-        self._from_checkpoint = True
         self.ctc_text = state_dict["ctc_text"]  # what the model was built for
         for name, state in state_dict["vocabularies"].items():
             stored = Vocabulary.from_state_dict(state, name="the checkpoint")
@@ -296,11 +292,6 @@ class SpeechTranslationTask(FairseqTask):
     # -- model and validation
 
     def build_model(self, cfg, from_checkpoint=False):
-        if from_checkpoint or self._from_checkpoint:
-            for name in PRETRAINED_PATHS:
-                if getattr(cfg, name, None):  # the checkpoint has these weights, the path may be gone
-                    with open_dict(cfg):
-                        setattr(cfg, name, None)
         model = super().build_model(cfg, from_checkpoint)
         if self.cfg.eval_bleu:
             self.sequence_generator = self.build_generator([model], self.eval_bleu_args)

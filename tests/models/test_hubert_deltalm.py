@@ -63,9 +63,7 @@ FORMS = {
     "linear": {},
     "convolution": dict(adaptor_kernels="3,5"),
     "text layers": dict(deltalm_encoder_layers=1),
-    "post-norm": dict(
-        deltalm_normalize_before=False, hubert_layer_norm_first=False, hubert_extractor_mode="default"
-    ),
+    "post-norm": dict(deltalm_norm="post", hubert_form="base"),
     "pruned": dict(token_keep_ratio=0.7),
     "merged": dict(token_keep_ratio=0.7, token_keep_criterion="merge", adaptor_kernels="3"),
 }
@@ -112,8 +110,8 @@ def test_incremental_decoding_equals_full_decoding():
 
 
 def test_positions_of_kept_frames_change_the_memory():
-    with_positions = make_model(memory_positions=True).encoder(**speech(SAMPLES))
-    without = make_model(memory_positions=False).encoder(**speech(SAMPLES))
+    with_positions = make_model(memory_positions="sinusoidal").encoder(**speech(SAMPLES))
+    without = make_model(memory_positions="none").encoder(**speech(SAMPLES))
     assert not torch.allclose(with_positions["encoder_out"][0], without["encoder_out"][0])
 
 
@@ -169,11 +167,12 @@ def test_every_decoder_parameter_belongs_to_a_part_that_can_be_trained():
     assert all(p.requires_grad for p in everything.decoder.parameters())
 
 
-def test_the_extractor_is_frozen_by_default_and_trained_on_demand():
-    frozen = make_model(train_feature_extractor=False).train()
-    frozen(**speech(SAMPLES), prev_output_tokens=torch.tensor([[2]]))[0].sum().backward()
-    assert all(p.grad is None for p in frozen.encoder.hubert.feature_extractor.parameters())
-    assert frozen.encoder.hubert.post_extract_proj.weight.grad is not None
+@pytest.mark.parametrize("when, frozen", [("pretrained", False), ("always", True), ("never", False)])
+def test_the_extractor_without_pretraining_is_frozen_on_demand_only(when, frozen):
+    model = make_model(freeze_feature_extractor=when).train()
+    model(**speech(SAMPLES), prev_output_tokens=torch.tensor([[2]]))[0].sum().backward()
+    assert all((p.grad is None) == frozen for p in model.encoder.hubert.feature_extractor.parameters())
+    assert model.encoder.hubert.post_extract_proj.weight.grad is not None
 
 
 def test_hubert_is_frozen_until_an_update():
