@@ -8,7 +8,7 @@ ROOT/en-de/data/SPLIT/txt/SPLIT.{en,de}  transcript and translation, one line a 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, NamedTuple, TypeVar
+from typing import Callable, NamedTuple, Optional, TypeVar
 
 import numpy as np
 import soundfile
@@ -157,15 +157,22 @@ def write_split(
 
 
 def join_utterances(
-    waveforms: Sequence[np.ndarray], sample_rate: int, pause: tuple[float, float], rng: np.random.Generator
+    waveforms: Sequence[np.ndarray],
+    sample_rate: int,
+    pause: tuple[float, float],
+    rng: np.random.Generator,
+    edge: Optional[tuple[float, float]] = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Joins waveforms with a random silence before, between and after them.
 
-    pause: (shortest, longest) in seconds.
+    pause: (shortest, longest) in seconds; edge: the same before the first and after the last, by default as pause.
     Returns the samples, shape `(samples,)`, and where each waveform starts, in samples, shape `(waveforms,)`.
     """
     lengths = np.array([len(waveform) for waveform in waveforms])
-    silences = np.round(rng.uniform(*pause, size=len(lengths) + 1) * sample_rate).astype(np.int64)
+    silences = rng.uniform(*pause, size=len(lengths) + 1)
+    if edge is not None:
+        silences[[0, -1]] = rng.uniform(*edge, size=2)
+    silences = np.round(silences * sample_rate).astype(np.int64)
     offsets = np.cumsum(silences[:-1]) + np.cumsum(lengths) - lengths
     joined = np.zeros(lengths.sum() + silences.sum(), dtype=np.float32)
     for offset, waveform in zip(offsets, waveforms):

@@ -70,9 +70,10 @@ class DigitSpeaker:
         waveforms: dict[Path, np.ndarray],
         sample_rate: int,
         pause: tuple[float, float],
+        edge: Optional[tuple[float, float]],
         rng: np.random.Generator,
     ) -> None:
-        self.sample_rate, self.pause, self.rng = sample_rate, pause, rng
+        self.sample_rate, self.pause, self.edge, self.rng = sample_rate, pause, edge, rng
         self.takes: dict[tuple[str, int], list[np.ndarray]] = {}
         for recording in recordings:
             self.takes.setdefault((recording.speaker, recording.digit), []).append(waveforms[recording.path])
@@ -83,7 +84,7 @@ class DigitSpeaker:
         for digit in digits:
             takes = self.takes[speaker, digit]
             spoken.append(takes[self.rng.integers(len(takes))])
-        audio, _ = layout.join_utterances(spoken, self.sample_rate, self.pause, self.rng)
+        audio, _ = layout.join_utterances(spoken, self.sample_rate, self.pause, self.rng, self.edge)
         return layout.Utterance(audio, english_digits(digits), german_pairs(digits))
 
 
@@ -96,6 +97,7 @@ def build_corpus(args: argparse.Namespace) -> None:
         if not 1 <= shortest <= longest:
             raise ValueError(f"--{OPTION[split]}-pairs {shortest} {longest}: expected 1 <= fewest <= most")
     pause = layout.seconds_range("--pause", args.pause)
+    edge = layout.seconds_range("--edge-pause", args.edge_pause) if args.edge_pause else None
     talk_pause = layout.check_layout_arguments(args)
     if args.trim_db is not None and not args.trim_db > 0:
         raise ValueError(f"--trim-db {args.trim_db:g}: expected more than 0 dB")
@@ -131,7 +133,7 @@ def build_corpus(args: argparse.Namespace) -> None:
         }
         sizes = {}
         for split in written:
-            speak = DigitSpeaker(parts[split], waveforms, args.sample_rate, pause, rngs[split])
+            speak = DigitSpeaker(parts[split], waveforms, args.sample_rate, pause, edge, rngs[split])
             talks = layout.make_talks(strings[split], voices[split], args.utterances_per_talk, speak, split)
             sizes[split] = layout.write_split(
                 corpus / "data", split, talks, args.sample_rate, talk_pause, rngs[split]
@@ -188,7 +190,16 @@ def make_parser() -> argparse.ArgumentParser:
             f"--{name}-utterances", type=int, default=utterances, metavar="N", help="(%(default)s)"
         )
         layout.add_range(parser, f"--{name}-pairs", (2, 6), "pairs of digits in an utterance")
-    layout.add_range(parser, "--pause", (0.05, 0.25), "silence around the digits of an utterance, in seconds")
+    layout.add_range(
+        parser, "--pause", (0.05, 0.25), "silence between the digits of an utterance, in seconds"
+    )
+    parser.add_argument(
+        "--edge-pause",
+        type=float,
+        nargs=2,
+        metavar=("MIN", "MAX"),
+        help="silence before its first and after its last digit (as --pause)",
+    )
     parser.add_argument(
         "--trim-db",
         type=float,

@@ -236,6 +236,12 @@ def test_joined_utterances_lie_where_the_offsets_say():
     assert np.count_nonzero(joined) == 17
 
 
+def test_edges_may_have_another_silence():
+    waveforms = [np.ones(10, dtype=np.float32)] * 2
+    joined, offsets = join_utterances(waveforms, 100, (0.05, 0.05), np.random.default_rng(0), edge=(0, 0))
+    assert offsets.tolist() == [0, 15] and len(joined) == 25
+
+
 def test_lengths_of_strings_are_alike_often():
     strings = draw_strings(3000, (1, 3), (), np.random.default_rng(0))
     assert len(strings) == 3000

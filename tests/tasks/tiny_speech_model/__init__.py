@@ -16,7 +16,6 @@ FRAME = 400  # samples
 @dataclass
 class TinySpeechConfig(FairseqDataclass):
     dim: int = field(default=16, metadata={"help": "width"})
-    hubert_path: Optional[str] = field(default=None, metadata={"help": "must exist, as for hubert_deltalm"})
 
 
 class TinyEncoder(FairseqEncoder):
@@ -44,8 +43,6 @@ class TinyEncoder(FairseqEncoder):
 class TinySpeech(FairseqEncoderDecoderModel):
     @classmethod
     def build_model(cls, cfg, task):
-        if cfg.hubert_path is not None:
-            open(cfg.hubert_path).close()
         config = TransformerConfig()
         config.decoder.embed_dim = config.decoder.input_dim = config.decoder.output_dim = cfg.dim
         config.decoder.ffn_embed_dim = config.encoder.embed_dim = cfg.dim
