@@ -23,10 +23,10 @@ def start(program, *arguments, cwd):
     )
 
 
-def run(program, *arguments, cwd):
-    """Exit status and output of a finished program."""
+def run(program, *arguments, cwd, timeout=240):
+    """Exit status and output of a finished program; ``timeout`` in seconds."""
     process = start(program, *arguments, cwd=cwd)
-    output, _ = process.communicate(timeout=240)
+    output, _ = process.communicate(timeout=timeout)
     return process.returncode, output
 
 
