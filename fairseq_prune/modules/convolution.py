@@ -25,8 +25,9 @@ def masked_norm(x: Tensor, lengths: Sequence[int], eps: float) -> Tensor:
     if padding is not None:
         valid = valid.masked_fill(padding, 0)
     share = (valid / valid.sum(1, keepdim=True)).unsqueeze(2)  # (batch, time, 1): a product with it is a mean
-    centred = x - x @ share
-    return centred * (centred.square() @ share + eps).rsqrt()
+    with torch.autocast(x.device.type, enabled=False):  # which would take these products in half precision
+        centred = x - x @ share
+        return centred * (centred.square() @ share + eps).rsqrt()
 
 
 def normalize_waveform(waveform: Tensor, lengths: Sequence[int]) -> Tensor:

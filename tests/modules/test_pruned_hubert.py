@@ -139,6 +139,15 @@ def test_half_precision_runs_and_stays_near(half_dtype, criterion):
         assert (half.x.float() - full.x).norm() / full.x.norm() < 0.05
 
 
+def test_autocast_stays_near():
+    hubert = make_hubert(ratios=[1.0] * 4)
+    batch, lengths = in_a_batch(torch.randn(SAMPLES))
+    full = hubert(batch, lengths).x
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = hubert(batch, lengths).x
+    assert (mixed.float() - full).norm() / full.norm() < 0.05
+
+
 def test_warm_up_starts_with_all_frames():
     hubert = make_hubert()
     hubert.pruning.warmup_updates = 100

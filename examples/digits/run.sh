@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The recipe on real spoken digits, about an hour on two cores: run.sh FSDD_DIR OUT
+# What is there already is not made again. Needs the environment of scripts/setup_env.sh.
+set -euo pipefail
+fsdd=$1
+repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+mkdir -p "$2"
+out="$(cd "$2" && pwd)"
+
+train() { # name, configuration, further keys
+    local name=$1 config=$2
+    shift 2
+    [ -f "$out/$name/complete" ] && return
+    fairseq-hydra-train --config-dir "$repo/examples/digits/config" --config-name "$config" \
+        hydra.run.dir="$out/$name" common.user_dir="$repo/fairseq_prune" task.data="$out/data" \
+        checkpoint.save_dir="$out/$name" "$@"
+    touch "$out/$name/complete"
+}
+
+[ -d "$out/data" ] || bash "$repo/examples/digits/prepare.sh" "$fsdd" "$out"
+train dense dense
+dense="$out/dense/checkpoint_best.pt"
+for ratio in 0.9 0.8 0.7; do
+    train "received-$ratio" pruned checkpoint.finetune_from_model="$dense" model.token_keep_ratio=$ratio
+done
+for criterion in random uniform; do
+    train "$criterion-0.7" pruned checkpoint.finetune_from_model="$dense" model.token_keep_ratio=0.7 \
+        model.token_keep_criterion=$criterion
+done
+python "$repo/scripts/sweep_pruning.py" --data "$out/data" --out "$out/report" --batch-size 16 \
+    --checkpoint "$dense" "$out"/{received-0.9,received-0.8,received-0.7,random-0.7,uniform-0.7}/checkpoint_best.pt \
+    --keep-ratios 0.9 0.8 0.7 --criteria received random uniform
