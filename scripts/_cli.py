@@ -3,6 +3,8 @@
 import argparse
 import ast
 import logging
+import math
+import os
 import sys
 import warnings
 
@@ -11,46 +13,79 @@ logging.disable(logging.INFO)
 warnings.filterwarnings("ignore", category=FutureWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="torch")
 
-
-def add_model_options(parser: argparse.ArgumentParser, checkpoints=None) -> None:
-    """Options of every script that translates; ``checkpoints="+"`` takes several."""
-    parser.add_argument(
-        "--checkpoint", required=True, nargs=checkpoints, help="checkpoint of the task speech_translation"
-    )
-    parser.add_argument("--beam", type=int, default=5, help="beam size (default: 5)")
-    parser.add_argument("--batch-size", type=int, default=8, help="utterances at a time (default: 8)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    parser.add_argument("--fp16", action="store_true", help="float16, for GPUs")
-    parser.add_argument(
-        "--model-overrides",
-        type=ast.literal_eval,
-        default={},
-        help="options of the checkpoint to change, as in fairseq-generate: \"{'token_keep_ratio': 0.7}\"",
-    )
+from fairseq_prune.errors import SHOW  # noqa: E402
+from fairseq_prune.inference import Translator  # noqa: E402
 
 
-def load_translator(args: argparse.Namespace, checkpoint=None):
-    """The translator that the options of `add_model_options` ask for."""
-    from fairseq_prune.inference import Translator
+class Parser(argparse.ArgumentParser):
+    """With the options of every script that translates; ``checkpoints="+"`` takes several."""
 
+    def __init__(self, description: str, checkpoints=None):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        add = self.add_argument
+        add(
+            "--checkpoint",
+            required=True,
+            nargs=checkpoints,
+            help="checkpoint of the task speech_translation",
+        )
+        add("--beam", type=positive(int), default=5, help="beam size (default: 5)")
+        add("--batch-size", type=positive(int), default=8, help="utterances at a time (default: 8)")
+        add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+        add("--fp16", action="store_true", help="float16, for GPUs")
+        add(
+            "--model-overrides",
+            type=overrides,
+            default={},
+            help="options of the checkpoint to change, as in fairseq-generate: \"{'token_keep_ratio': 0.7}\"",
+        )
+
+    def error(self, message):
+        """One line, as for all bad input."""
+        self.exit(2, f"error: {message}\n")
+
+
+def positive(kind: type):
+    """For argparse: a finite number above 0 of the type ``kind``."""
+
+    def convert(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"found {text!r}, expected a positive {kind.__name__}")
+        return value
+
+    return convert
+
+
+def overrides(text: str) -> dict:
+    """For argparse: a Python dict of options."""
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, TypeError, ValueError):
+        value = None
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        example = "{'token_keep_ratio': 0.7}"
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a dict of options like {example}")
+    return value
+
+
+def load_translator(args: argparse.Namespace, checkpoint=None) -> Translator:
+    """The translator that the options of `Parser` ask for."""
     return Translator(
-        checkpoint or args.checkpoint,
-        args.model_overrides,
-        beam=args.beam,
-        device=args.device,
-        half=args.fp16,
+        checkpoint or args.checkpoint, args.model_overrides, args.beam, device=args.device, half=args.fp16
     )
 
 
-def run(main, parser: argparse.ArgumentParser) -> None:
-    """Call ``main(args)``; a bad input becomes one line on stderr and exit status 2."""
+def run(main, parser: Parser) -> None:
+    """Call ``main(args)``; bad input becomes one line on stderr and exit status 2."""
     args = parser.parse_args()
     try:
         main(args)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(_fail(error))
-
-
-def _fail(error: Exception) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+    except (OSError, ValueError) as error:
+        if os.environ.get(SHOW):
+            raise
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)

@@ -1,89 +1,125 @@
 #!/usr/bin/env python
 """Draw which frames of an utterance survive each layer: waveform, spectrogram, and a row for each layer.
 
-python scripts/show_pruning.py --checkpoint demo_out/pruned/checkpoint_best.pt utterance.wav --out kept.png
+In the spectrogram the frames that reach the decoder are in colour, the others in grey.
+
+    python scripts/show_pruning.py --checkpoint demo_out/pruned/checkpoint_best.pt utterance.wav --out kept.png
 """
 
-import argparse
+import math
+import textwrap
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
-from _cli import add_model_options, load_translator, run
+from _cli import Parser, load_translator, positive, run
 
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-FRAME_SECONDS = 0.02
+FORMATS = (".png", ".pdf", ".svg")
+COLUMN = 80  # samples from one column of the spectrogram to the next: 5 ms
+WIDTH, LAYER_HEIGHT = 7.2, 0.22  # inches; the width of a page
+COLOURS, GREYS = plt.get_cmap("RdPu"), plt.get_cmap("Greys")
+KEPT, DROPPED = COLOURS(0.75), "0.93"
 
 
-def draw(waveform, kept, title, out):
+def spectrogram(waveform):
+    """Decibels (0 to 8 kHz, columns), of which the 70 below the peak become 0 to 1."""
+    window = torch.hann_window(400)
+    spectrum = torch.stft(torch.from_numpy(waveform), 512, COLUMN, 400, window, return_complex=True)
+    decibels = 20 * spectrum.abs().clamp(min=1e-10).log10().numpy()
+    return np.clip(1 + (decibels - max(decibels.max(), -100)) / 70, 0, 1)  # 0 everywhere in digital silence
+
+
+def stretches(places, frames):
+    """(first, length) of each run of consecutive frames among ``places``."""
+    kept = np.zeros(frames + 2, dtype=int)
+    kept[np.asarray(places) + 1] = 1
+    begins, ends = np.flatnonzero(np.diff(kept) == 1), np.flatnonzero(np.diff(kept) == -1)
+    return np.stack([begins, ends - begins], axis=1)
+
+
+def draw(waveform, kept, frames, step, title, out):
     """Write the picture.
 
     Args:
         waveform: (samples,) at 16 kHz.
-        kept: for each layer, the frames (20 ms) that survive it; the first entry are all frames.
+        kept: for each layer, the places of the frames that leave it.
+        frames: that enter the first layer.
+        step: samples from one frame to the next.
         title: above the picture.
         out: file to write; the ending says the format.
     """
-    seconds = len(waveform) / SAMPLE_RATE
-    frames = len(kept[0])
+    layers, seconds, frame = len(kept), len(waveform) / SAMPLE_RATE, step / SAMPLE_RATE
     fig, (top, middle, bottom) = plt.subplots(
-        3, 1, figsize=(9, 5.5), sharex=True, height_ratios=(1, 2, 2), layout="constrained"
+        3,
+        1,
+        figsize=(WIDTH, 3.4 + LAYER_HEIGHT * layers),
+        sharex=True,
+        height_ratios=(0.7, 1.5, 0.3 + LAYER_HEIGHT * layers),
+        layout="constrained",
     )
-    top.plot(np.arange(len(waveform)) / SAMPLE_RATE, waveform, linewidth=0.4, color="black")
-    top.set_ylabel("waveform")
+    wrapped = textwrap.fill(title, 95, max_lines=4, placeholder=" ...")
+    fig.suptitle(wrapped, fontsize=9, parse_math=False)
+
+    top.plot(np.arange(len(waveform)) / SAMPLE_RATE, waveform, linewidth=0.4, color="0.2")
     top.set_yticks([])
-    top.set_title(title, fontsize=10)
-    middle.specgram(waveform + 1e-7, NFFT=400, Fs=SAMPLE_RATE, noverlap=240, cmap="magma", vmin=-120)
-    middle.set_ylabel("Hz")
-    survives = np.zeros((len(kept), frames))
-    for layer, positions in enumerate(kept):
-        survives[layer, positions] = 1
-    bottom.imshow(
-        survives,
-        aspect="auto",
-        interpolation="nearest",
-        cmap="Greys",
-        vmax=1.4,
-        extent=(0, frames * FRAME_SECONDS, len(kept) - 0.5, -0.5),
-    )
-    bottom.set_yticks(range(len(kept)))
-    bottom.set_yticklabels(["input"] + [f"layer {i}" for i in range(1, len(kept))], fontsize=8)
-    for layer, positions in enumerate(kept):
-        share = len(positions) / frames
-        bottom.text(
-            1.01, layer, f"{share:.0%}", transform=bottom.get_yaxis_transform(), va="center", fontsize=8
-        )
-    bottom.set_xlabel("seconds")
+    top.set_ylabel("waveform", fontsize=8)
+
+    power = spectrogram(waveform)
+    survives = np.isin(np.arange(power.shape[1]) * COLUMN // step, kept[-1])
+    # kept silence is tinted, dropped silence is white
+    picture = np.where(survives[None, :, None], COLOURS(0.15 + 0.85 * power), GREYS(0.6 * power))
+    # wider than its print, so that the borders between frames stay sharp
+    picture = picture.repeat(-(-4000 // power.shape[1]), axis=1)
+    end = power.shape[1] * COLUMN / SAMPLE_RATE
+    middle.imshow(picture, origin="lower", aspect="auto", extent=(0, end, 0, SAMPLE_RATE / 2000))
+    middle.set_ylabel("kHz", fontsize=8)
+
+    for layer, places in enumerate(kept, 1):
+        bar = (layer - 0.38, 0.76)
+        bottom.broken_barh([(0, frames * frame)], bar, color=DROPPED, linewidth=0)
+        bottom.broken_barh(stretches(places, frames) * frame, bar, color=KEPT, linewidth=0)
+        share = f"{100 * len(places) / frames:.0f} %"
+        bottom.annotate(share, (1.01, layer), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    bottom.set_ylim(layers + 0.6, 0.4)
+    bottom.set_yticks(range(1, layers + 1))
+    bottom.annotate("kept", (1.01, 0.4), xycoords=("axes fraction", "data"), va="bottom", fontsize=8)
+    bottom.set_ylabel("layer", fontsize=8)
+    bottom.set_xlabel("seconds", fontsize=8)
     bottom.set_xlim(0, seconds)
-    fig.savefig(out, dpi=200)
+    for ax in (top, middle, bottom):
+        ax.tick_params(labelsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+    fig.align_ylabels()
+    fig.savefig(out, dpi=300)
     plt.close(fig)
 
 
 def main(args):
-    offset = round(args.start * SAMPLE_RATE)
-    waveform = read_audio(args.audio, offset, round(args.seconds * SAMPLE_RATE) if args.seconds else -1)
+    if args.out.suffix not in FORMATS:
+        raise ValueError(f"--out: found {str(args.out)!r}, expected a name that ends in {', '.join(FORMATS)}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    samples = -1 if args.seconds is None else round(args.seconds * SAMPLE_RATE)
+    waveform = read_audio(args.audio, round(args.start * SAMPLE_RATE), samples)
     translator = load_translator(args)
-    sample = translator.batch([torch.from_numpy(waveform)])["net_input"]
-    with torch.inference_mode():
-        frames = translator.hubert(sample["src_tokens"], [len(waveform)], trace=True)
-    everything = torch.arange(translator.hubert.frame_counts(len(waveform))[0])
-    kept = [everything.numpy()] + [positions[0].cpu().numpy() for positions in frames.trace]
-    text = translator.translate([torch.from_numpy(waveform)])[0]
-    draw(waveform, kept, text, args.out)
-    print(f"{args.out}: {len(kept[-1])} of {len(everything)} frames reach the decoder; translation: {text}")
+    kept = translator.kept_frames(torch.from_numpy(waveform))
+    [text] = translator.translate([torch.from_numpy(waveform)])
+    frames = translator.hubert.frame_counts(len(waveform))[0]
+    step = math.prod(stride for _, stride in translator.hubert.kernels_strides)
+    draw(waveform, kept, frames, step, text, args.out)
+    print(f"{args.out}: {len(kept[-1])} of {frames} frames reach the decoder; translation: {text}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_model_options(parser)
-    parser.add_argument("audio", help="audio file")
-    parser.add_argument(
-        "--out", default="kept.png", help="picture to write: png, pdf or svg (default: kept.png)"
-    )
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("audio", help="audio file")
+    add("--out", type=Path, default=Path("kept.png"), help="picture: .png, .pdf or .svg (default: kept.png)")
+    add("--start", type=float, default=0.0, help="where to begin in the file, in seconds (default: 0)")
+    add("--seconds", type=positive(float), help="how much of the file to draw (default: all)")
     run(main, parser)

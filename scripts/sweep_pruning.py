@@ -4,11 +4,11 @@
     python scripts/sweep_pruning.py --checkpoint dense.pt pruned.pt --data demo_out/data --out report \\
         --keep-ratios 1.0 0.9 0.8 0.7 --criteria received random uniform
 
-Quality is measured on a whole split. Times are medians over repeated passes through the same batches, where the
-settings take turns, so that the ratios hold on a machine that does other things too.
+Quality is measured on a whole split. Times are medians over repeated passes through the same utterances, where
+the settings take turns, so that the ratios hold on a machine that does other things too. The last row scores
+sentences of the domain that have nothing to do with the audio: the translations of other utterances.
 """
 
-import argparse
 import dataclasses
 import time
 from pathlib import Path
@@ -18,14 +18,15 @@ import numpy as np
 import pandas as pd
 import sacrebleu
 import torch
-from _cli import add_model_options, load_translator, run
+from _cli import Parser, load_translator, positive, run
 from tqdm import tqdm
 
-from fairseq_prune.data.audio import read_audio
+from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import check_audio, read_manifest
+from fairseq_prune.inference import Translator
 from fairseq_prune.modules.hubert import TokenPruning
-from fairseq_prune.pruning.schedules import layer_keep_ratios
+from fairseq_prune.pruning.schedules import check_keep_ratio, layer_keep_ratios
 from fairseq_prune.pruning.tokens import CRITERIA
 
 matplotlib.use("Agg")
@@ -37,14 +38,18 @@ class Setting:
     """A row of the table: a model, and how its encoder prunes."""
 
     model: str
-    translator: object
+    translator: Translator
     pruning: TokenPruning
 
     @property
     def keep_ratio(self):
-        """Of the layers that prune, for the table."""
-        ratios = sorted({round(ratio, 3) for ratio in self.pruning.keep_ratios if ratio < 1}, reverse=True)
-        return " ".join(map(str, ratios)) or "1.0"
+        """Of the layers that prune, as text."""
+        ratios = sorted({round(ratio, 3) for ratio in self.pruning.keep_ratios if ratio < 1})
+        return " to ".join(map(str, ratios[:: max(1, len(ratios) - 1)])) or "1.0"
+
+    @property
+    def criterion(self):
+        return self.pruning.criterion if self.keep_ratio != "1.0" else "none"
 
     def activate(self):
         """Make the model prune in this way."""
@@ -54,29 +59,43 @@ class Setting:
 
 def settings_of(args):
     """The rows that the options ask for; the first is what the others are compared with."""
-    translators = [load_translator(args, checkpoint) for checkpoint in args.checkpoint]
-    names = [Path(path).resolve().parent.name for path in args.checkpoint]
-    settings = [
-        Setting(name, translator, translator.hubert.pruning) for name, translator in zip(names, translators)
-    ]
-    layers = len(settings[0].pruning.keep_ratios)
-    for criterion in args.criteria:
-        for ratio in args.keep_ratios:
-            ratios = layer_keep_ratios(layers, ratio, args.start_layer)
-            if min(ratios) < 1.0:  # the unpruned model is a row already
-                settings.append(Setting(names[0], translators[0], TokenPruning(ratios, criterion)))
-    return settings
+    paths = [Path(path).resolve() for path in args.checkpoint]
+    names = [path.parent.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.parent.name}/{path.stem}" for path in paths]
+    translators = [load_translator(args, path) for path in args.checkpoint]
+    settings = [Setting(name, model, model.hubert.pruning) for name, model in zip(names, translators)]
+    own = settings[0].pruning
+
+    def trial(ratio, criterion):
+        ratios = layer_keep_ratios(len(own.keep_ratios), ratio, args.start_layer)
+        return Setting(
+            names[0], translators[0], dataclasses.replace(own, keep_ratios=ratios, criterion=criterion)
+        )
+
+    if 1.0 in args.keep_ratios and settings[0].criterion != "none":
+        settings.insert(0, trial(1.0, own.criterion))
+    pruned = [ratio for ratio in args.keep_ratios if ratio < 1.0]
+    return settings + [trial(ratio, criterion) for criterion in args.criteria for ratio in pruned]
 
 
-def quality(setting, waveforms, references, transcripts, batch_size):
-    """BLEU, chrF, exact translations (and transcripts by CTC) in percent, and the hypotheses."""
+def quality(setting, waveforms, utterances, batch_size, progress):
+    """Scores in percent by column, and the translations."""
     translator = setting.activate()
-    hypotheses = translator.translate(waveforms, batch_size)
-    row = scores(hypotheses, references)
-    if translator.task.ctc_vocabulary is not None:
-        recognized = translator.recognize(waveforms, batch_size)
-        row["CTC exact %"] = 100 * np.mean([a == b for a, b in zip(recognized, transcripts)])
+    hypotheses = translator.translate(waveforms, batch_size, progress)
+    row = scores(hypotheses, [u.tgt_text for u in utterances])
+    vocabulary = translator.task.ctc_vocabulary
+    if vocabulary is not None:
+        texts = [u.tgt_text if translator.task.ctc_text == "target" else u.src_text for u in utterances]
+        # as the vocabulary writes them: the case may be folded
+        references = [vocabulary.decode(vocabulary.encode(text), unk="<<unk>>") for text in texts]
+        row["CTC exact %"] = exact(translator.recognize(waveforms, batch_size), references)
     return row, hypotheses
+
+
+def exact(hypotheses, references):
+    """Share of the texts that are the same, in percent."""
+    return 100 * np.mean([a == b for a, b in zip(hypotheses, references)])
 
 
 def scores(hypotheses, references):
@@ -84,17 +103,17 @@ def scores(hypotheses, references):
     return {
         "BLEU": sacrebleu.corpus_bleu(hypotheses, [references]).score,
         "chrF": sacrebleu.corpus_chrf(hypotheses, [references]).score,
-        "exact %": 100 * np.mean([a == b for a, b in zip(hypotheses, references)]),
+        "exact %": exact(hypotheses, references),
     }
 
 
 def frames_and_macs(setting, waveforms):
     """Share of the frames that reach the end of the encoder, and MACs of the encoder, over all utterances."""
-    hubert = setting.activate().hubert
-    lengths = [len(waveform) for waveform in waveforms]
-    counts = np.array([hubert.frame_counts(n) for n in lengths]).sum(0)
-    kept = counts[-1] / counts[0]
-    return {"frames %": 100 * kept, "encoder MACs": sum(hubert.macs(n)["total"] for n in lengths)}
+    translator = setting.activate()
+    lengths = [len(waveforms[i]) for [i] in translator.batches(waveforms, 1)]
+    counts = np.sum([translator.hubert.frame_counts(n) for n in lengths], axis=0)
+    macs = sum(translator.hubert.macs(n)["total"] for n in lengths)
+    return {"frames kept %": 100 * counts[-1] / counts[0], "encoder MACs": macs}
 
 
 def clock(device):
@@ -106,33 +125,43 @@ def clock(device):
 
 @torch.inference_mode()
 def seconds(settings, waveforms, batch_size, repeats):
-    """Median seconds of the encoder and of whole translations, of each setting; the settings take turns."""
+    """Median seconds of the encoder and of whole translations, (settings, 2); the settings take turns."""
     times = np.zeros((repeats, len(settings), 2))
-    first = settings[0].translator
-    batches = [[waveforms[i] for i in indices] for indices in first.batches(waveforms, batch_size)]
-    for repeat in tqdm(range(repeats), desc="timing", unit="pass"):
-        for i, setting in enumerate(settings):
-            translator = setting.activate()
-            for batch in batches:
-                sample = translator.batch(batch)
-                start = clock(translator.device)
-                translator.model.encoder(**sample["net_input"])
-                middle = clock(translator.device)
-                translator.generator.generate([translator.model], sample)
-                times[repeat, i] += middle - start, clock(translator.device) - middle
+    with tqdm(total=repeats * len(settings), desc="timing", unit="pass") as progress:
+        for repeat in range(repeats):
+            for i, setting in enumerate(settings):
+                translator = setting.activate()
+                for indices in translator.batches(waveforms, batch_size):
+                    sample = translator.batch([waveforms[i] for i in indices])
+                    start = clock(translator.device)
+                    translator.model.encoder(**sample["net_input"])
+                    middle = clock(translator.device)
+                    translator.generator.generate([translator.model], sample)
+                    times[repeat, i] += middle - start, clock(translator.device) - middle
+                progress.update()
     return np.median(times, axis=0)
 
 
 def plot(table, out):
-    """BLEU and chrF against the encoder's MACs, a line for each criterion."""
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    """BLEU and chrF against the encoder's MACs: a point for each checkpoint, a line for each criterion."""
+    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), layout="constrained")
     for score, ax in zip(("BLEU", "chrF"), axes):
         for (model, criterion), rows in table.groupby(["model", "criterion"], sort=False):
-            ax.plot(rows["encoder MACs"], rows[score], marker="o", label=f"{model}, {criterion}")
+            line = model == table["model"][0] and 0 not in rows.index
+            if line:
+                rows = pd.concat([table[:1], rows])  # where nothing more is pruned
+            ax.plot(
+                rows["encoder MACs"],
+                rows[score],
+                "o-",
+                markersize=4,
+                zorder=2 if line else 3,
+                label=f"{model}, {criterion}",
+            )
         ax.set_xlabel("encoder MACs, share of the first row")
         ax.set_ylabel(score)
         ax.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     fig.savefig(out, dpi=200)
     plt.close(fig)
 
@@ -142,11 +171,11 @@ def markdown(table):
     cells = [list(table.columns)] + [["---"] * len(table.columns)]
     for row in table.itertuples(index=False):
         cells.append([text_of(name, value) for name, value in zip(table.columns, row)])
-    return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in cells)
+    return "".join("| " + " | ".join(row) + " |\n" for row in cells)
 
 
 def text_of(column, value):
-    """A cell; ratios have two decimals, scores one."""
+    """A cell; ratios to the first row have two decimals, percentages and scores one."""
     if isinstance(value, str):
         return value
     if pd.isna(value):
@@ -155,6 +184,9 @@ def text_of(column, value):
 
 
 def main(args):
+    for ratio in args.keep_ratios:
+        check_keep_ratio(ratio, "--keep-ratios")
+    args.out.mkdir(parents=True, exist_ok=True)
     config = DataConfig.load(args.data)
     utterances = read_manifest(config.manifest(args.split))[: args.max_utterances]
     check_audio(utterances, config.audio_folder)
@@ -162,54 +194,46 @@ def main(args):
     waveforms = [
         torch.from_numpy(read_audio(config.audio_folder / u.audio, u.offset, u.n_frames)) for u in utterances
     ]
-    references = [u.tgt_text for u in utterances]
-    transcripts = [u.src_text for u in utterances]
 
-    rows, hypotheses = [], []
-    for setting in tqdm(settings, desc="quality", unit="setting"):
-        row, texts = quality(setting, waveforms, references, transcripts, args.batch_size)
-        ratio = setting.keep_ratio
-        criterion = "none" if ratio == "1.0" else setting.pruning.criterion
-        name = {"model": setting.model, "criterion": criterion, "keep ratio": ratio}
+    rows, translations = [], []
+    for number, setting in enumerate(settings, 1):
+        name = {"model": setting.model, "criterion": setting.criterion, "keep ratio": setting.keep_ratio}
+        title = f"{number}/{len(settings)} {' '.join(name.values())}"
+        row, hypotheses = quality(setting, waveforms, utterances, args.batch_size, title)
         rows.append({**name, **row, **frames_and_macs(setting, waveforms)})
-        hypotheses.append(texts)
+        translations.append(hypotheses)
     timed = seconds(settings, waveforms[: args.timed_utterances], args.batch_size, args.repeats)
     table = pd.DataFrame(rows)
     table["encoder MACs"] /= table["encoder MACs"][0]
-    table["encoder time"] = timed[:, 0] / timed[0, 0]
-    table["total time"] = timed[:, 1] / timed[0, 1]
-    # fluent sentences of the domain that have nothing to do with the audio: those of other utterances
+    table[["encoder time", "total time"]] = timed / timed[0]
+    plot(table, args.out / "sweep.png")
     half = len(utterances) // 2
-    ignorant = scores(hypotheses[0][half:] + hypotheses[0][:half], references)
-    table = pd.concat([table, pd.DataFrame([{"model": "ignores the audio", **ignorant}])], ignore_index=True)
-    args.out.mkdir(parents=True, exist_ok=True)
+    if half:  # a single utterance has no other
+        others = translations[0][half:] + translations[0][:half]
+        ignorant = {"model": "ignores the audio", **scores(others, [u.tgt_text for u in utterances])}
+        table = pd.concat([table, pd.DataFrame([ignorant])], ignore_index=True)
     table.to_csv(args.out / "sweep.csv", index=False)
-    text = markdown(table)
+    audio = sum(map(len, waveforms[: args.timed_utterances])) / SAMPLE_RATE
+    note = (
+        f"{len(utterances)} utterances of {args.split}. MACs and times are ratios to the first row, whose encoder"
+        f" takes {timed[0, 0]:.2f} s, and translation in all {timed[0, 1]:.2f} s, for {audio:.0f} s of audio.\n"
+    )
+    text = markdown(table) + "\n" + note
     (args.out / "sweep.md").write_text(text, encoding="utf-8")
-    plot(table[:-1], args.out / "sweep.png")
     print(text)
-    print(f"{len(utterances)} utterances of {args.split}; MACs and times are ratios to the first row.")
     print(f"Written: {args.out}/sweep.md, sweep.csv, sweep.png")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_model_options(parser, checkpoints="+")
-    parser.add_argument("--data", required=True, help="data directory (of data_prep/prep_mustc.py)")
-    parser.add_argument("--split", default="tst-COMMON", help="split to translate (default: tst-COMMON)")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder for sweep.md, .csv, .png")
-    parser.add_argument(
-        "--keep-ratios", type=float, nargs="*", default=[], help="ratios to try on the first model"
-    )
-    parser.add_argument(
-        "--criteria", nargs="*", choices=CRITERIA, default=["received"], help="criteria to try at each ratio"
-    )
-    parser.add_argument("--start-layer", type=int, default=1, help="first layer that prunes in these trials")
-    parser.add_argument("--max-utterances", type=int, help="use only the first utterances of the split")
-    parser.add_argument(
-        "--timed-utterances", type=int, default=32, help="utterances that are timed (default: 32)"
-    )
-    parser.add_argument("--repeats", type=int, default=5, help="timed passes (default: 5)")
+    parser = Parser(__doc__, checkpoints="+")
+    add = parser.add_argument
+    add("--data", required=True, help="data directory (of data_prep/prep_mustc.py)")
+    add("--split", default="tst-COMMON", help="split to translate (default: tst-COMMON)")
+    add("--out", type=Path, default=Path("report"), help="folder for sweep.md, .csv, .png (default: report)")
+    add("--keep-ratios", type=float, nargs="*", default=[], help="ratios to try on the first model")
+    add("--criteria", nargs="*", choices=CRITERIA, default=["received"], help="criteria to try at each ratio")
+    add("--start-layer", type=int, default=1, help="first layer that prunes in these trials (default: 1)")
+    add("--max-utterances", type=positive(int), help="use only the first utterances of the split")
+    add("--timed-utterances", type=positive(int), default=32, help="utterances that are timed (default: 32)")
+    add("--repeats", type=positive(int), default=5, help="timed passes (default: 5)")
     run(main, parser)

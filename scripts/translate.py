@@ -6,31 +6,30 @@ Any format that soundfile reads, any sample rate; long files are cut at pauses.
     python scripts/translate.py --checkpoint demo_out/pruned/checkpoint_best.pt talk.wav interview.flac
 """
 
-import argparse
 import json
 
 import torch
-from _cli import add_model_options, load_translator, run
+from _cli import Parser, load_translator, positive, run
 
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.pauses import cut_at_pauses
 
 
 def main(args):
-    recordings = {path: torch.from_numpy(read_audio(path)) for path in args.audio}
-    translator = load_translator(args)
-    pieces = []
-    for path, waveform in recordings.items():
-        for start, end in cut_at_pauses(waveform.numpy(), args.max_seconds):
-            pieces.append((path, start, end, waveform[start:end]))
-    texts = translator.translate([piece[3] for piece in pieces], args.batch_size)
-    for path in recordings:
+    waveforms = [read_audio(path) for path in args.audio]
+    pieces = [cut_at_pauses(waveform, args.max_seconds) for waveform in waveforms]
+    cut = [
+        torch.from_numpy(waveform[start:end])
+        for waveform, times in zip(waveforms, pieces)
+        for start, end in times
+    ]
+    texts = iter(load_translator(args).translate(cut, args.batch_size, progress="translating"))
+    for path, times in zip(args.audio, pieces):
         segments = [
-            {"start": start / SAMPLE_RATE, "end": end / SAMPLE_RATE, "text": text}
-            for (name, start, end, _), text in zip(pieces, texts)
-            if name == path
+            {"start": start / SAMPLE_RATE, "end": end / SAMPLE_RATE, "text": next(texts)}
+            for start, end in times
         ]
-        text = " ".join(segment["text"] for segment in segments)
+        text = " ".join(segment["text"] for segment in segments if segment["text"])
         if args.json:
             print(json.dumps({"audio": path, "text": text, "segments": segments}, ensure_ascii=False))
         else:
@@ -38,15 +37,17 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_model_options(parser)
+    parser = Parser(__doc__)
     parser.add_argument("audio", nargs="+", help="audio files")
     parser.add_argument(
-        "--json", action="store_true", help="one JSON object a file, with the times of its segments"
+        "--json",
+        action="store_true",
+        help="one JSON object a file, with its segments and their times in seconds",
     )
     parser.add_argument(
-        "--max-seconds", type=float, default=20.0, help="longest piece that is translated at once"
+        "--max-seconds",
+        type=positive(float),
+        default=20.0,
+        help="longest piece that is translated at once; not longer than what the model has learned from (default: 20)",
     )
     run(main, parser)

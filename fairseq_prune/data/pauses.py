@@ -3,38 +3,38 @@
 import numpy as np
 
 FRAME = 320  # samples at 16 kHz: 20 ms
+AROUND = 5  # frames on each side of a cut that should be quiet too: 0.22 s in all, a short pause
 
 
-def cut_at_pauses(
-    waveform: np.ndarray, max_seconds: float, min_seconds: float = 1.0, sample_rate: int = 16000
-) -> list[tuple[int, int]]:
-    """Cut a waveform into pieces of at most ``max_seconds``, each cut in the quietest place that allows it.
+def cut_at_pauses(waveform: np.ndarray, max_seconds: float) -> list[tuple[int, int]]:
+    """Cut a recording into pieces of at most ``max_seconds``.
+
+    Each cut lies where the 0.22 s around it are quietest, chosen from a stretch half as long as ``max_seconds``;
+    no piece is shorter than a quarter of ``max_seconds`` (in whole frames of 20 ms).
 
     Args:
-        waveform: (samples,).
-        max_seconds, min_seconds: longest piece; shortest one that a cut may leave before it.
-        sample_rate: samples a second.
+        waveform: (samples,) at 16 kHz.
+        max_seconds: longest piece, 0.48 or more.
 
     Returns:
         (start, end) in samples of each piece; together they cover the waveform.
 
     Raises:
-        ValueError: limits that leave no room for a cut.
+        ValueError: ``max_seconds`` is too short to look for a pause.
     """
-    longest, shortest = (int(seconds * sample_rate) // FRAME for seconds in (max_seconds, min_seconds))
-    if longest <= shortest:
-        raise ValueError(
-            f"longest piece ({max_seconds} s) must be longer than the shortest ({min_seconds} s)"
-        )
+    longest = int(max_seconds * 16000) // FRAME
+    shortest = longest // 4
+    if shortest <= AROUND:
+        least = 4 * (AROUND + 1) * FRAME / 16000
+        raise ValueError(f"longest piece: found {max_seconds} s, expected {least} s or more")
     frames = len(waveform) // FRAME
     energy = np.square(waveform[: frames * FRAME].reshape(frames, FRAME), dtype=np.float64).mean(1)
-    # a pause is quiet for about 0.2 s; the ends are repeated so that they do not look quieter than they are
-    width = 11
-    smooth = np.convolve(np.pad(energy, width // 2, mode="edge"), np.ones(width) / width, mode="valid")
     pieces, start = [], 0
-    while frames - start > longest:
-        window = smooth[start + shortest : start + longest]
-        cut = start + shortest + int(window.argmin())
+    while len(waveform) > (start + longest) * FRAME:
+        last = min(start + longest, frames - shortest)
+        first = last - longest // 2
+        reachable = energy[first - AROUND : last + AROUND + 1]
+        cut = first + int(np.convolve(reachable, np.ones(2 * AROUND + 1), mode="valid").argmin())
         pieces.append((start * FRAME, cut * FRAME))
         start = cut
     pieces.append((start * FRAME, len(waveform)))
