@@ -1,7 +1,6 @@
 """A user-dir with a model of a few thousand parameters, so that tests of the task need no real one."""
 
 from dataclasses import dataclass, field
-from typing import Optional
 
 import torch
 from fairseq.dataclass import FairseqDataclass
