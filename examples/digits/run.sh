@@ -7,26 +7,29 @@ repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 mkdir -p "$2"
 out="$(cd "$2" && pwd)"
 
-train() { # name, configuration, further keys
-    local name=$1 config=$2
-    shift 2
+train() { # name, further keys
+    local name=$1
+    shift
     [ -f "$out/$name/complete" ] && return
-    fairseq-hydra-train --config-dir "$repo/examples/digits/config" --config-name "$config" \
+    fairseq-hydra-train --config-dir "$repo/examples/digits/config" --config-name digits \
         hydra.run.dir="$out/$name" common.user_dir="$repo/fairseq_prune" task.data="$out/data" \
         checkpoint.save_dir="$out/$name" "$@"
     touch "$out/$name/complete"
 }
 
+prune() { # name, criterion, keep ratio: trains the dense model on with pruning
+    train "$1" checkpoint.finetune_from_model="$dense" model.token_keep_criterion="$2" model.token_keep_ratio="$3" \
+        optimization.max_update=400 optimization.lr='[0.0005]' lr_scheduler.warmup_updates=50
+}
+
 [ -d "$out/data" ] || bash "$repo/examples/digits/prepare.sh" "$fsdd" "$out"
-train dense dense
+train dense
 dense="$out/dense/checkpoint_best.pt"
-for ratio in 0.9 0.8 0.7; do
-    train "received-$ratio" pruned checkpoint.finetune_from_model="$dense" model.token_keep_ratio=$ratio
-done
-for criterion in random uniform; do
-    train "$criterion-0.7" pruned checkpoint.finetune_from_model="$dense" model.token_keep_ratio=0.7 \
-        model.token_keep_criterion=$criterion
-done
+prune received-0.9 received 0.9
+prune received-0.8 received 0.8
+prune received-0.7 received 0.7
+prune random-0.7 random 0.7
+prune uniform-0.7 uniform 0.7
 python "$repo/scripts/sweep_pruning.py" --data "$out/data" --out "$out/report" --batch-size 16 \
     --checkpoint "$dense" "$out"/{received-0.9,received-0.8,received-0.7,random-0.7,uniform-0.7}/checkpoint_best.pt \
     --keep-ratios 0.9 0.8 0.7 --criteria received random uniform
