@@ -1,11 +1,14 @@
 """The one file that knows fairseq, torch, numpy and omegaconf versions."""
 
 import argparse
+import ast
 import codecs
 import collections
+import operator
 import os
 import pickle
 import re
+import sys
 import tarfile
 import types
 import typing
@@ -80,6 +83,11 @@ def install():
         data_utils.np = _numpy_for_masks()
     if not hasattr(data_utils.batch_by_size, "keeps_last_batch"):
         data_utils.batch_by_size = _keep_last_batch(data_utils.batch_by_size)
+    # fairseq's models and optimizers call `eval` on options, which a checkpoint may have set; fairseq has imported
+    # all modules that do so, and a module's own name comes before the builtin
+    for name, module in list(sys.modules.items()):
+        if name.startswith("fairseq."):
+            module.eval = evaluate_literals
 
 
 class RefusedGlobal(pickle.UnpicklingError, ValueError):
@@ -115,6 +123,45 @@ def load_weights_only(file, map_location="cpu", mmap=False):
             raise
         name = refused.group(1) if "." in refused.group(1) else f"builtins.{refused.group(1)}"
         raise RefusedGlobal(f"{path}: refused, asks for {name}, which is no safe class") from error
+
+
+def evaluate_literals(expression):
+    """`eval` for options: literals, and + - * of them, as in "[(512, 10, 5)] + [(512, 3, 2)] * 4".
+
+    Raises:
+        ValueError: the text is anything else; nothing of it has run.
+        TypeError: it is no text, as of `eval`.
+    """
+    if not isinstance(expression, str):
+        raise TypeError(f"expected text, found {type(expression).__name__}")
+    try:
+        return _evaluate(ast.parse(expression.strip(), mode="eval").body)
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
+        raise ValueError(
+            f"option {expression[:80]!r} of a model or optimizer: expected numbers, texts and lists, found other code"
+        ) from None
+
+
+def _evaluate(node):
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_evaluate(node.operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
+        left, right = _evaluate(node.left), _evaluate(node.right)
+        if isinstance(node.op, ast.Mult):
+            for items, times in ((left, right), (right, left)):
+                if hasattr(items, "__len__") and len(items) * times > _MOST_ITEMS:
+                    raise ValueError("a list that fills the memory")
+        return _OPERATORS[type(node.op)](left, right)
+    if isinstance(node, (ast.List, ast.Tuple)):
+        items = [_evaluate(item) for item in node.elts]
+        return items if isinstance(node, ast.List) else tuple(items)
+    if isinstance(node, ast.Dict):
+        return {_evaluate(key): _evaluate(value) for key, value in zip(node.keys, node.values)}
+    return ast.literal_eval(node)
+
+
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
+_MOST_ITEMS = 10_000
 
 
 def fills_itself(key):

@@ -1,17 +1,25 @@
+import ast
 import inspect
 import os
 import subprocess
 import sys
+from argparse import Namespace
+from pathlib import Path
 
+import fairseq
 import numpy as np
 import pytest
 import torch
 from fairseq import checkpoint_utils
 from fairseq.data import FairseqDataset, data_utils
+from fairseq.dataclass.configs import FairseqConfig
 from fairseq.logging.meters import AverageMeter
+from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
+from fairseq.tasks import FairseqTask
 from omegaconf import OmegaConf
 
 from fairseq_prune import compat
+from fairseq_prune.checkpoints.loading import load_fairseq_state
 
 PREPROCESS_AND_TRAIN = """
 import sys
@@ -141,3 +149,108 @@ def test_no_item_is_lost_for_the_sake_of_the_batch_size(count):
     batches = Items(count).batch_by_size(indices, max_tokens=10, required_batch_size_multiple=8)
     assert [index for batch in batches for index in batch] == indices.tolist()
     assert all(len(batch) % 8 == 0 or len(batch) < 8 for batch in batches)
+
+
+def evaluating_modules():
+    """Names of fairseq's own modules that call `eval`; its examples are no part of the library."""
+    root = Path(fairseq.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        if "examples" not in parts and any(getattr(call, "id", None) == "eval" for call in calls):
+            yield ".".join(("fairseq", *parts))
+
+
+def test_no_module_of_fairseq_evaluates_code():
+    names = list(evaluating_modules())
+    assert {"fairseq.models.wav2vec.wav2vec2", "fairseq.models.hubert.hubert", "fairseq.utils"} <= set(names)
+    assert all(sys.modules[name].eval is compat.evaluate_literals for name in names)
+
+
+LITERALS = [
+    "[(512, 10, 5)] + [(512,3,2)] * 4",
+    " 2 * [(512, 3)] + 1 * [(1, 1)]",
+    "(0.9, 0.98)",
+    "[-1, 1e-8, +2, True, None]",
+    "{'a': [1], 'b': ('x', 2.5)}",
+    "3 - 1",
+    "[]",
+]
+
+
+@pytest.mark.parametrize("expression", LITERALS)
+def test_literals_are_evaluated_as_python_does(expression):
+    assert compat.evaluate_literals(expression) == eval(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "__import__('os').system('true')",
+        "[i for i in (1,)]",
+        "(lambda: 1)()",
+        "().__class__",
+        "f'{1}'",
+        "[print(1)] * 0",
+        "{**{}}",
+        "open",
+        "[[0] * 9999] * 9999 * 9999",
+        "10 ** 10 ** 10",
+        "'a' * 10 ** 10",
+        "(" * 500 + ")" * 500,
+        "1 +",
+        "",
+    ],
+)
+def test_other_code_is_refused_in_one_line(expression):
+    with pytest.raises(ValueError, match="expected numbers, texts and lists, found other code") as error:
+        compat.evaluate_literals(expression)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_text_is_a_type_error_as_of_eval():
+    with pytest.raises(TypeError):
+        compat.evaluate_literals(True)
+    assert fairseq.utils.eval_bool(True, default=True) is True
+
+
+SMALL_WAV2VEC2 = {
+    "_name": "wav2vec2",
+    **dict(encoder_layers=1, encoder_embed_dim=8, encoder_ffn_embed_dim=8, encoder_attention_heads=1),
+    **dict(conv_pos=4, conv_pos_groups=1, final_dim=4, latent_vars=4),
+}
+
+
+def wav2vec2_checkpoint(path, conv_feature_layers):
+    """A checkpoint of fairseq's wav2vec 2.0, which calls `eval` on its convolutions."""
+    options = Wav2Vec2Config(**SMALL_WAV2VEC2, conv_feature_layers="[(8, 10, 5)] + [(8, 3, 2)] * 2")
+    model = Wav2Vec2Model(options)
+    cfg = OmegaConf.structured(FairseqConfig())
+    cfg = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_container(cfg, enum_to_str=True)))
+    cfg["model"] = {**SMALL_WAV2VEC2, "conv_feature_layers": conv_feature_layers}
+    cfg["task"] = {"_name": "audio_pretraining", "data": "."}
+    history = [{"num_updates": 0, "optimizer_name": "Adam", "lr_scheduler_state": {}}]
+    state = {"cfg": cfg, "args": None, "model": model.state_dict(), "optimizer_history": history}
+    torch.save({**state, "extra_state": {"train_iterator": None}, "task_state": {}}, path)
+    return str(path)
+
+
+def test_options_of_a_checkpoint_build_its_model(tmp_path):
+    path = wav2vec2_checkpoint(tmp_path / "a.pt", "[(8, 10, 5)] + [(8, 3, 2)] * 2")
+    models, _, _ = checkpoint_utils.load_model_ensemble_and_task([path])
+    assert len(models[0].feature_extractor.conv_layers) == 3
+
+
+def test_code_in_the_options_of_a_checkpoint_does_not_run(tmp_path):
+    marker = tmp_path / "marker"
+    payload = f"[(8, 10, 5)] + [open({str(marker)!r}, 'w').close() or (8, 3, 2)] * 2"
+    assert len(eval(payload)) == 3 and marker.exists()  # the payload is live
+    marker.unlink()
+    path = wav2vec2_checkpoint(tmp_path / "evil.pt", payload)
+    with pytest.raises(ValueError, match="expected numbers, texts and lists, found other code"):
+        checkpoint_utils.load_model_ensemble_and_task([path])
+    # as `Translator` builds the model of a checkpoint that says it is of our task
+    cfg = load_fairseq_state(path)["cfg"]
+    with pytest.raises(ValueError, match="expected numbers, texts and lists, found other code"):
+        FairseqTask(Namespace()).build_model(cfg.model, from_checkpoint=True)
+    assert not marker.exists()
