@@ -24,11 +24,11 @@ train() { # name, updates, further options
     mkdir -p "$out/$name"
     fairseq-train "$out/data" --user-dir fairseq_prune --task speech_translation --arch hubert_deltalm_tiny \
         --criterion speech_translation --label-smoothing 0.1 --ctc-text source --ctc-weight 1.0 \
-        --speed-factors 0.9,1.0,1.1 --cache-audio --max-tokens 960000 --max-update "$updates" \
+        --speed-factors 0.9,1.0,1.1 --cache-audio --max-tokens 640000 --max-update "$updates" \
         --optimizer adam --adam-betas '(0.9,0.98)' --clip-norm 5 --lr-scheduler inverse_sqrt \
         --train-subset train --valid-subset dev --eval-bleu --eval-bleu-args '{"beam": 1, "max_len_b": 40}' \
         --best-checkpoint-metric chrf --maximize-best-checkpoint-metric --no-epoch-checkpoints \
-        --save-dir "$out/$name" --seed 1 --no-progress-bar --log-format simple --log-interval 25 "$@" \
+        --save-dir "$out/$name" --seed 1 --num-workers 0 --no-progress-bar --log-format simple --log-interval 25 "$@" \
         2>&1 | tee "$out/$name/train.log" | quiet
     test -f "$out/$name/checkpoint_last.pt"
     touch "$out/$name/complete"
@@ -56,8 +56,8 @@ if [ ! -d "$out/data" ]; then
         --vocab-size 100 --src-vocab-size 70 --ctc-vocab-type unigram --ctc-vocab-size 70
 fi
 
-train dense 450 --lr 1e-3 --warmup-updates 200
-train pruned 120 --lr 5e-4 --warmup-updates 20 --finetune-from-model "$out/dense/checkpoint_best.pt" \
+train dense 800 --lr 1e-3 --warmup-updates 250
+train pruned 150 --lr 5e-4 --warmup-updates 20 --finetune-from-model "$out/dense/checkpoint_best.pt" \
     --token-keep-ratio 0.8
 generate dense
 generate pruned
