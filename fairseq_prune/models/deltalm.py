@@ -1,53 +1,44 @@
 """DeltaLM as a fairseq model for text, in the published sizes and a tiny one."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 from fairseq.models import FairseqEncoderDecoderModel, register_model
 
 from fairseq_prune.checkpoints.deltalm import load_deltalm
+from fairseq_prune.models.options import option, with_default
 from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
 
 
 @dataclass
 class DeltaLMConfig(DeltaLMSettings):
-    deltalm_path: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "start from these weights: a published DeltaLM checkpoint, or one of a model deltalm; "
-            "read when training starts, never when a checkpoint of ours is loaded"
-        },
+    deltalm_path: Optional[str] = option(
+        None,
+        "start from these weights: a published DeltaLM checkpoint, or one of a model deltalm; "
+        "read when training starts, never when a checkpoint of ours is loaded",
     )
-    deltalm_dict: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "dict.txt of --deltalm-path, when its vocabulary is not the task's: "
-            "embeddings are matched by symbol"
-        },
+    deltalm_dict: Optional[str] = option(
+        None,
+        "dict.txt of --deltalm-path, when its vocabulary is not the task's: embeddings are matched by symbol",
     )
-
-
-def sized(name, default):
-    """The option `name` of DeltaLMConfig with another default."""
-    return field(default=default, metadata=DeltaLMConfig.__dataclass_fields__[name].metadata)
 
 
 @dataclass
 class DeltaLMLargeConfig(DeltaLMConfig):
-    embed_dim: int = sized("embed_dim", 1024)
-    ffn_embed_dim: int = sized("ffn_embed_dim", 4096)
-    attention_heads: int = sized("attention_heads", 16)
-    encoder_layers: int = sized("encoder_layers", 24)
-    decoder_layers: int = sized("decoder_layers", 12)
+    embed_dim: int = with_default(DeltaLMConfig, "embed_dim", 1024)
+    ffn_embed_dim: int = with_default(DeltaLMConfig, "ffn_embed_dim", 4096)
+    attention_heads: int = with_default(DeltaLMConfig, "attention_heads", 16)
+    encoder_layers: int = with_default(DeltaLMConfig, "encoder_layers", 24)
+    decoder_layers: int = with_default(DeltaLMConfig, "decoder_layers", 12)
 
 
 @dataclass
 class DeltaLMTinyConfig(DeltaLMConfig):
-    embed_dim: int = sized("embed_dim", 128)
-    ffn_embed_dim: int = sized("ffn_embed_dim", 512)
-    attention_heads: int = sized("attention_heads", 4)
-    encoder_layers: int = sized("encoder_layers", 2)
-    decoder_layers: int = sized("decoder_layers", 2)
+    embed_dim: int = with_default(DeltaLMConfig, "embed_dim", 128)
+    ffn_embed_dim: int = with_default(DeltaLMConfig, "ffn_embed_dim", 512)
+    attention_heads: int = with_default(DeltaLMConfig, "attention_heads", 4)
+    encoder_layers: int = with_default(DeltaLMConfig, "encoder_layers", 2)
+    decoder_layers: int = with_default(DeltaLMConfig, "decoder_layers", 2)
 
 
 @register_model("deltalm", dataclass=DeltaLMConfig)

@@ -1,11 +1,9 @@
 """Speech translation: a token-pruned HuBERT encoder joined to a DeltaLM decoder."""
 
 import json
-from dataclasses import dataclass, field
 from typing import Optional
 
 import torch
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import FairseqEncoderDecoderModel, register_model
 from torch import Tensor
 
@@ -13,123 +11,16 @@ from fairseq_prune.checkpoints.deltalm import load_deltalm
 from fairseq_prune.checkpoints.hubert import hubert_config, read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.models.deltalm import keep_in_checkpoint
+from fairseq_prune.models.hubert_deltalm_config import (
+    HUBERT_FORMS,
+    HubertDeltaLMConfig,
+    HubertDeltaLMTinyConfig,
+)
 from fairseq_prune.modules.convolution import ConvAdaptor
 from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
 from fairseq_prune.modules.hubert import TokenPrunedHubert, TokenPruning
 from fairseq_prune.modules.speech_encoder import SpeechEncoder
-from fairseq_prune.pruning.schedules import SCHEDULES, layer_keep_ratios
-from fairseq_prune.pruning.tokens import CRITERIA
-
-# the two forms that HuBERT was published in
-HUBERT_FORMS = {
-    "base": {"extractor_mode": "default", "layer_norm_first": False, "normalize": False},
-    "large": {"extractor_mode": "layer_norm", "layer_norm_first": True, "normalize": True},
-}
-
-
-def option(default, help_text):
-    """A field of a fairseq dataclass: a flag of fairseq-train and a Hydra key."""
-    return field(default=default, metadata={"help": help_text})
-
-
-@dataclass
-class HubertDeltaLMConfig(FairseqDataclass):
-    # ---- HuBERT
-    hubert_path: Optional[str] = option(
-        None,
-        "fairseq checkpoint or Hugging Face folder of HuBERT; without it, random weights of the sizes below",
-    )
-    hubert_config: Optional[str] = option(
-        None, "architecture of the encoder as JSON; filled in from --hubert-path and kept in our checkpoints"
-    )
-    hubert_layers: int = option(12, "transformer layers (without --hubert-path, like the next ones)")
-    hubert_embed_dim: int = option(768, "width of the transformer layers")
-    hubert_ffn_embed_dim: int = option(3072, "inner width of the feed-forward blocks")
-    hubert_attention_heads: int = option(12, "attention heads")
-    hubert_conv_layers: str = option(
-        "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
-        "convolutional extractor: (channels, kernel, stride) of each layer",
-    )
-    hubert_form: ChoiceEnum(list(HUBERT_FORMS)) = option(
-        "base",
-        "base: group norm in the extractor, post-norm layers; large: layer norm, pre-norm, normalised waveforms",
-    )
-    hubert_conv_pos: int = option(128, "kernel of the positional convolution, in frames")
-    hubert_conv_pos_groups: int = option(16, "groups of the positional convolution")
-    hubert_dropout: float = option(0.1, "dropout in HuBERT")
-    hubert_attention_dropout: float = option(0.1, "dropout of attention weights in HuBERT")
-    hubert_activation_dropout: float = option(0.0, "dropout inside HuBERT's feed-forward blocks")
-    hubert_input_dropout: float = option(0.0, "dropout of the features that enter the transformer")
-    hubert_layerdrop: float = option(0.0, "probability of leaving out a HuBERT layer in training")
-    mask_prob: float = option(0.0, "share of frames masked in training, in spans (SpecAugment on features)")
-    mask_length: int = option(10, "length of a masked span, in frames")
-    mask_channel_prob: float = option(0.0, "share of feature channels masked in training, in spans")
-    mask_channel_length: int = option(64, "length of a masked span, in channels")
-    freeze_feature_extractor: ChoiceEnum(["pretrained", "always", "never"]) = option(
-        "pretrained",
-        "do not train the convolutional extractor: when it comes from --hubert-path, always, or never",
-    )
-    freeze_hubert_updates: int = option(0, "HuBERT is not trained before this update; -1: never")
-    fairseq_padding: bool = option(
-        False,
-        "let padding take part in the extractor's statistics, as fairseq does: results depend on the batch",
-    )
-    # ---- token pruning
-    token_keep_ratio: float = option(
-        1.0, "share of its frames that each pruning layer keeps; 1.0: no pruning"
-    )
-    token_keep_start_layer: int = option(1, "first layer that prunes; layers count from 1")
-    token_keep_schedule: ChoiceEnum(SCHEDULES) = option("constant", "how the ratio changes over the layers")
-    token_keep_final_ratio: Optional[float] = option(
-        None, "ratio of the last layer (linear and cosine schedules)"
-    )
-    token_keep_ratios: Optional[str] = option(
-        None, "ratio of every layer, separated by commas; overrides the options above"
-    )
-    token_keep_min: int = option(1, "frames that an utterance keeps at least")
-    token_keep_warmup_updates: int = option(
-        0, "training updates over which the ratios fall from 1.0 to their values"
-    )
-    token_keep_criterion: ChoiceEnum(CRITERIA) = option(
-        "received", "what makes a frame important; 'merge' averages similar frames instead of dropping any"
-    )
-    # ---- between encoder and decoder
-    adaptor_kernels: str = option(
-        "3",
-        "odd kernel sizes of the strided convolutions behind HuBERT, separated by commas; empty: a linear map",
-    )
-    adaptor_stride: int = option(2, "stride of each adaptor convolution")
-    adaptor_channels: int = option(1024, "channels between adaptor convolutions")
-    memory_positions: ChoiceEnum(["none", "sinusoidal"]) = option(
-        "none", "tell the decoder's memory where in the utterance the frames that survived came from"
-    )
-    # ---- DeltaLM
-    deltalm_path: Optional[str] = option(None, "DeltaLM checkpoint: published, or trained as model deltalm")
-    deltalm_dict: Optional[str] = option(
-        None,
-        "dict.txt of --deltalm-path, when its vocabulary is not the task's: embeddings are matched by symbol",
-    )
-    deltalm_encoder_layers: int = option(
-        0, "upper layers of DeltaLM's encoder between adaptor and decoder; 0: joined directly"
-    )
-    text_encoder: bool = option(False, "keep the whole DeltaLM encoder, as --mt-loss-weight needs")
-    deltalm_text_layers: int = option(12, "layers of the whole DeltaLM encoder")
-    deltalm_decoder_layers: int = option(6, "layers of the DeltaLM decoder")
-    deltalm_embed_dim: int = option(768, "width of DeltaLM")
-    deltalm_ffn_embed_dim: int = option(3072, "inner width of its feed-forward blocks")
-    deltalm_attention_heads: int = option(12, "its attention heads")
-    deltalm_norm: ChoiceEnum(["post", "pre"]) = option(
-        "post", "layer norm after (as published) or before attention and feed-forward in DeltaLM"
-    )
-    dropout: float = option(0.1, "dropout in DeltaLM")
-    attention_dropout: float = option(0.0, "dropout of attention weights in DeltaLM")
-    activation_dropout: float = option(0.0, "dropout inside DeltaLM's feed-forward blocks")
-    max_target_positions: int = option(512, "longest target, in tokens")
-    freeze_decoder_except: Optional[str] = option(
-        None,
-        "train only these parts of the decoder, separated by commas:"
-        " cross (cross-attention), self (self-attention), ffn, norm, embed",
-    )
+from fairseq_prune.pruning.schedules import layer_keep_ratios
 
 
 def hubert_pruning(cfg: HubertDeltaLMConfig, num_layers: int) -> TokenPruning:
@@ -345,32 +236,6 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
     def get_ctc_target(self, sample) -> tuple[Tensor, Tensor]:
         """(batch, tokens) and (batch,) lengths."""
         return sample["ctc_target"], sample["ctc_target_lengths"]
-
-
-def resized(name, default):
-    """The option ``name`` of HubertDeltaLMConfig with another default."""
-    return field(default=default, metadata=HubertDeltaLMConfig.__dataclass_fields__[name].metadata)
-
-
-@dataclass
-class HubertDeltaLMTinyConfig(HubertDeltaLMConfig):
-    hubert_layers: int = resized("hubert_layers", 3)
-    hubert_embed_dim: int = resized("hubert_embed_dim", 144)
-    hubert_ffn_embed_dim: int = resized("hubert_ffn_embed_dim", 576)
-    hubert_attention_heads: int = resized("hubert_attention_heads", 4)
-    # a third of the arithmetic of HuBERT's seven layers, at the same 20 ms a frame
-    hubert_conv_layers: str = resized("hubert_conv_layers", "[(32,10,5), (64,8,4), (96,8,4), (144,8,4)]")
-    hubert_form: ChoiceEnum(list(HUBERT_FORMS)) = resized("hubert_form", "large")
-    hubert_conv_pos: int = resized("hubert_conv_pos", 32)
-    hubert_attention_dropout: float = resized("hubert_attention_dropout", 0.0)
-    adaptor_kernels: str = resized("adaptor_kernels", "")
-    memory_positions: ChoiceEnum(["none", "sinusoidal"]) = resized("memory_positions", "sinusoidal")
-    deltalm_text_layers: int = resized("deltalm_text_layers", 2)
-    deltalm_decoder_layers: int = resized("deltalm_decoder_layers", 2)
-    deltalm_embed_dim: int = resized("deltalm_embed_dim", 144)
-    deltalm_ffn_embed_dim: int = resized("deltalm_ffn_embed_dim", 576)
-    deltalm_attention_heads: int = resized("deltalm_attention_heads", 4)
-    deltalm_norm: ChoiceEnum(["post", "pre"]) = resized("deltalm_norm", "pre")
 
 
 # models of their own, not architectures: those are unknown to fairseq-hydra-train

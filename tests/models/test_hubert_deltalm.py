@@ -9,7 +9,8 @@ from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
 
-from fairseq_prune.models.hubert_deltalm import DECODER_PARTS, HubertDeltaLMTinyConfig
+from fairseq_prune.models.hubert_deltalm import DECODER_PARTS
+from fairseq_prune.models.hubert_deltalm_config import HubertDeltaLMTinyConfig
 
 SAMPLES = 8000
 SMALL = dict(

@@ -1,0 +1,141 @@
+"""Options of the speech translation models, in their sizes."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+
+from fairseq_prune.models.options import option, with_default
+from fairseq_prune.pruning.schedules import SCHEDULES
+from fairseq_prune.pruning.tokens import CRITERIA
+
+# the two forms that HuBERT was published in
+HUBERT_FORMS = {
+    "base": {"extractor_mode": "default", "layer_norm_first": False, "normalize": False},
+    "large": {"extractor_mode": "layer_norm", "layer_norm_first": True, "normalize": True},
+}
+
+
+@dataclass
+class HubertDeltaLMConfig(FairseqDataclass):
+    # ---- HuBERT
+    hubert_path: Optional[str] = option(
+        None,
+        "fairseq checkpoint or Hugging Face folder of HuBERT; without it, random weights of the sizes below",
+    )
+    hubert_config: Optional[str] = option(
+        None, "architecture of the encoder as JSON; filled in from --hubert-path and kept in our checkpoints"
+    )
+    hubert_layers: int = option(12, "transformer layers (without --hubert-path, like the next ones)")
+    hubert_embed_dim: int = option(768, "width of the transformer layers")
+    hubert_ffn_embed_dim: int = option(3072, "inner width of the feed-forward blocks")
+    hubert_attention_heads: int = option(12, "attention heads")
+    hubert_conv_layers: str = option(
+        "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
+        "convolutional extractor: (channels, kernel, stride) of each layer",
+    )
+    hubert_form: ChoiceEnum(list(HUBERT_FORMS)) = option(
+        "base",
+        "base: group norm in the extractor, post-norm layers; large: layer norm, pre-norm, normalised waveforms",
+    )
+    hubert_conv_pos: int = option(128, "kernel of the positional convolution, in frames")
+    hubert_conv_pos_groups: int = option(16, "groups of the positional convolution")
+    hubert_dropout: float = option(0.1, "dropout in HuBERT")
+    hubert_attention_dropout: float = option(0.1, "dropout of attention weights in HuBERT")
+    hubert_activation_dropout: float = option(0.0, "dropout inside HuBERT's feed-forward blocks")
+    hubert_input_dropout: float = option(0.0, "dropout of the features that enter the transformer")
+    hubert_layerdrop: float = option(0.0, "probability of leaving out a HuBERT layer in training")
+    mask_prob: float = option(0.0, "share of frames masked in training, in spans (SpecAugment on features)")
+    mask_length: int = option(10, "length of a masked span, in frames")
+    mask_channel_prob: float = option(0.0, "share of feature channels masked in training, in spans")
+    mask_channel_length: int = option(64, "length of a masked span, in channels")
+    freeze_feature_extractor: ChoiceEnum(["pretrained", "always", "never"]) = option(
+        "pretrained",
+        "do not train the convolutional extractor: when it comes from --hubert-path, always, or never",
+    )
+    freeze_hubert_updates: int = option(0, "HuBERT is not trained before this update; -1: never")
+    fairseq_padding: bool = option(
+        False,
+        "let padding take part in the extractor's statistics, as fairseq does: results depend on the batch",
+    )
+    # ---- token pruning
+    token_keep_ratio: float = option(
+        1.0, "share of its frames that each pruning layer keeps; 1.0: no pruning"
+    )
+    token_keep_start_layer: int = option(1, "first layer that prunes; layers count from 1")
+    token_keep_schedule: ChoiceEnum(SCHEDULES) = option("constant", "how the ratio changes over the layers")
+    token_keep_final_ratio: Optional[float] = option(
+        None, "ratio of the last layer (linear and cosine schedules)"
+    )
+    token_keep_ratios: Optional[str] = option(
+        None, "ratio of every layer, separated by commas; overrides the options above"
+    )
+    token_keep_min: int = option(1, "frames that an utterance keeps at least")
+    token_keep_warmup_updates: int = option(
+        0, "training updates over which the ratios fall from 1.0 to their values"
+    )
+    token_keep_criterion: ChoiceEnum(CRITERIA) = option(
+        "received", "what makes a frame important; 'merge' averages similar frames instead of dropping any"
+    )
+    # ---- between encoder and decoder
+    adaptor_kernels: str = option(
+        "3",
+        "odd kernel sizes of the strided convolutions behind HuBERT, separated by commas; empty: a linear map",
+    )
+    adaptor_stride: int = option(2, "stride of each adaptor convolution")
+    adaptor_channels: int = option(1024, "channels between adaptor convolutions")
+    memory_positions: ChoiceEnum(["none", "sinusoidal"]) = option(
+        "none", "tell the decoder's memory where in the utterance the frames that survived came from"
+    )
+    # ---- DeltaLM
+    deltalm_path: Optional[str] = option(None, "DeltaLM checkpoint: published, or trained as model deltalm")
+    deltalm_dict: Optional[str] = option(
+        None,
+        "dict.txt of --deltalm-path, when its vocabulary is not the task's: embeddings are matched by symbol",
+    )
+    deltalm_encoder_layers: int = option(
+        0, "upper layers of DeltaLM's encoder between adaptor and decoder; 0: joined directly"
+    )
+    text_encoder: bool = option(False, "keep the whole DeltaLM encoder, as --mt-loss-weight needs")
+    deltalm_text_layers: int = option(12, "layers of the whole DeltaLM encoder")
+    deltalm_decoder_layers: int = option(6, "layers of the DeltaLM decoder")
+    deltalm_embed_dim: int = option(768, "width of DeltaLM")
+    deltalm_ffn_embed_dim: int = option(3072, "inner width of its feed-forward blocks")
+    deltalm_attention_heads: int = option(12, "its attention heads")
+    deltalm_norm: ChoiceEnum(["post", "pre"]) = option(
+        "post", "layer norm after (as published) or before attention and feed-forward in DeltaLM"
+    )
+    dropout: float = option(0.1, "dropout in DeltaLM")
+    attention_dropout: float = option(0.0, "dropout of attention weights in DeltaLM")
+    activation_dropout: float = option(0.0, "dropout inside DeltaLM's feed-forward blocks")
+    max_target_positions: int = option(512, "longest target, in tokens")
+    freeze_decoder_except: Optional[str] = option(
+        None,
+        "train only these parts of the decoder, separated by commas:"
+        " cross (cross-attention), self (self-attention), ffn, norm, embed",
+    )
+
+
+@dataclass
+class HubertDeltaLMTinyConfig(HubertDeltaLMConfig):
+    hubert_layers: int = with_default(HubertDeltaLMConfig, "hubert_layers", 3)
+    hubert_embed_dim: int = with_default(HubertDeltaLMConfig, "hubert_embed_dim", 144)
+    hubert_ffn_embed_dim: int = with_default(HubertDeltaLMConfig, "hubert_ffn_embed_dim", 576)
+    hubert_attention_heads: int = with_default(HubertDeltaLMConfig, "hubert_attention_heads", 4)
+    # a third of the arithmetic of HuBERT's seven layers, at the same 20 ms a frame
+    hubert_conv_layers: str = with_default(
+        HubertDeltaLMConfig, "hubert_conv_layers", "[(32,10,5), (64,8,4), (96,8,4), (144,8,4)]"
+    )
+    hubert_form: ChoiceEnum(list(HUBERT_FORMS)) = with_default(HubertDeltaLMConfig, "hubert_form", "large")
+    hubert_conv_pos: int = with_default(HubertDeltaLMConfig, "hubert_conv_pos", 32)
+    hubert_attention_dropout: float = with_default(HubertDeltaLMConfig, "hubert_attention_dropout", 0.0)
+    adaptor_kernels: str = with_default(HubertDeltaLMConfig, "adaptor_kernels", "")
+    memory_positions: ChoiceEnum(["none", "sinusoidal"]) = with_default(
+        HubertDeltaLMConfig, "memory_positions", "sinusoidal"
+    )
+    deltalm_text_layers: int = with_default(HubertDeltaLMConfig, "deltalm_text_layers", 2)
+    deltalm_decoder_layers: int = with_default(HubertDeltaLMConfig, "deltalm_decoder_layers", 2)
+    deltalm_embed_dim: int = with_default(HubertDeltaLMConfig, "deltalm_embed_dim", 144)
+    deltalm_ffn_embed_dim: int = with_default(HubertDeltaLMConfig, "deltalm_ffn_embed_dim", 576)
+    deltalm_attention_heads: int = with_default(HubertDeltaLMConfig, "deltalm_attention_heads", 4)
+    deltalm_norm: ChoiceEnum(["post", "pre"]) = with_default(HubertDeltaLMConfig, "deltalm_norm", "pre")
