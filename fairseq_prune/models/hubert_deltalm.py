@@ -51,9 +51,8 @@ def hubert_pruning(cfg: HubertDeltaLMConfig, num_layers: int) -> TokenPruning:
 
 
 def extractor_is_frozen(cfg: HubertDeltaLMConfig) -> bool:
-    """Whether ``freeze_feature_extractor`` says so."""
-    when = str(cfg.freeze_feature_extractor)
-    return when == "always" or (when == "pretrained" and cfg.hubert_path is not None)
+    """Whether the convolutional extractor is never trained."""
+    return str(cfg.freeze_feature_extractor) != "never"
 
 
 def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
@@ -173,6 +172,8 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
             first_text_layer = 0
         if cfg.deltalm_path:
             load_deltalm(cfg.deltalm_path, text_encoder, decoder, cfg.deltalm_dict)
+        # fairseq's default --ddp-backend stops at a parameter that gets no gradient
+        hubert.mask_emb.requires_grad_(cfg.mask_prob > 0)
         if extractor_is_frozen(cfg):
             hubert.feature_extractor.requires_grad_(False)
         if cfg.freeze_hubert_updates < 0:

@@ -44,16 +44,23 @@ class HubertDeltaLMConfig(FairseqDataclass):
     hubert_attention_dropout: float = option(0.1, "dropout of attention weights in HuBERT")
     hubert_activation_dropout: float = option(0.0, "dropout inside HuBERT's feed-forward blocks")
     hubert_input_dropout: float = option(0.0, "dropout of the features that enter the transformer")
-    hubert_layerdrop: float = option(0.0, "probability of leaving out a HuBERT layer in training")
+    hubert_layerdrop: float = option(
+        0.0,
+        "probability of leaving out a HuBERT layer in training; on several GPUs use --ddp-backend legacy_ddp",
+    )
     mask_prob: float = option(0.0, "share of frames masked in training, in spans (SpecAugment on features)")
     mask_length: int = option(10, "length of a masked span, in frames")
     mask_channel_prob: float = option(0.0, "share of feature channels masked in training, in spans")
     mask_channel_length: int = option(64, "length of a masked span, in channels")
-    freeze_feature_extractor: ChoiceEnum(["pretrained", "always", "never"]) = option(
-        "pretrained",
-        "do not train the convolutional extractor: when it comes from --hubert-path, always, or never",
+    freeze_feature_extractor: ChoiceEnum(["always", "never", "pretrained"]) = option(
+        "always",
+        "do not train the convolutional extractor ('pretrained' is what older checkpoints say for always)",
     )
-    freeze_hubert_updates: int = option(0, "HuBERT is not trained before this update; -1: never")
+    freeze_hubert_updates: int = option(
+        0,
+        "HuBERT is not trained before this update, which on several GPUs needs --ddp-backend legacy_ddp;"
+        " -1: never",
+    )
     fairseq_padding: bool = option(
         False,
         "let padding take part in the extractor's statistics, as fairseq does: results depend on the batch",
@@ -127,6 +134,10 @@ class HubertDeltaLMTinyConfig(HubertDeltaLMConfig):
         HubertDeltaLMConfig, "hubert_conv_layers", "[(32,10,5), (64,8,4), (96,8,4), (144,8,4)]"
     )
     hubert_form: ChoiceEnum(list(HUBERT_FORMS)) = with_default(HubertDeltaLMConfig, "hubert_form", "large")
+    # random weights have to be trained
+    freeze_feature_extractor: ChoiceEnum(["always", "never", "pretrained"]) = with_default(
+        HubertDeltaLMConfig, "freeze_feature_extractor", "never"
+    )
     hubert_conv_pos: int = with_default(HubertDeltaLMConfig, "hubert_conv_pos", 32)
     hubert_attention_dropout: float = with_default(HubertDeltaLMConfig, "hubert_attention_dropout", 0.0)
     adaptor_kernels: str = with_default(HubertDeltaLMConfig, "adaptor_kernels", "")

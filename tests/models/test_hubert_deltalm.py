@@ -10,7 +10,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
 
 from fairseq_prune.models.hubert_deltalm import DECODER_PARTS
-from fairseq_prune.models.hubert_deltalm_config import HubertDeltaLMTinyConfig
+from fairseq_prune.models.hubert_deltalm_config import HubertDeltaLMConfig, HubertDeltaLMTinyConfig
 
 SAMPLES = 8000
 SMALL = dict(
@@ -168,12 +168,32 @@ def test_every_decoder_parameter_belongs_to_a_part_that_can_be_trained():
     assert all(p.requires_grad for p in everything.decoder.parameters())
 
 
-@pytest.mark.parametrize("when, frozen", [("pretrained", False), ("always", True), ("never", False)])
-def test_the_extractor_without_pretraining_is_frozen_on_demand_only(when, frozen):
+@pytest.mark.parametrize("when, frozen", [("always", True), ("never", False)])
+def test_the_extractor_is_frozen_as_asked(when, frozen):
     model = make_model(freeze_feature_extractor=when).train()
     model(**speech(SAMPLES), prev_output_tokens=torch.tensor([[2]]))[0].sum().backward()
     assert all((p.grad is None) == frozen for p in model.encoder.hubert.feature_extractor.parameters())
     assert model.encoder.hubert.post_extract_proj.weight.grad is not None
+
+
+def test_the_extractor_is_frozen_by_default_but_in_the_tiny_model():
+    sizes = (HubertDeltaLMConfig(), HubertDeltaLMTinyConfig())
+    assert [size.freeze_feature_extractor for size in sizes] == ["always", "never"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(mask_prob=0.5),
+        dict(deltalm_encoder_layers=1, token_keep_ratio=0.7, freeze_feature_extractor="always"),
+        dict(freeze_hubert_updates=-1, adaptor_kernels="3"),
+    ],
+)
+def test_what_is_trained_gets_a_gradient_as_pytorch_ddp_demands(options):
+    model = make_model(**options).train()
+    model(**speech(12000, SAMPLES), prev_output_tokens=torch.tensor([[2, 5], [2, 6]]))[0].sum().backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_hubert_is_frozen_until_an_update():
