@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Optional
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from fairseq.models.hubert import HubertConfig, HubertModel
@@ -18,6 +17,7 @@ from fairseq_prune.modules.convolution import (
     extract_conv_features,
     normalize_waveform,
 )
+from fairseq_prune.modules.masking import seeded_generator, span_mask
 from fairseq_prune.pruning import tokens
 from fairseq_prune.pruning.counting import hubert_macs
 from fairseq_prune.pruning.schedules import warmed_up_ratio
@@ -88,6 +88,7 @@ class TokenPrunedHubert(HubertModel):
     - `forward` takes lengths in samples and returns `Frames`; features only, no pretraining loss;
     - the extractor's statistics leave out padding (``pad_invariant``), lengths follow the convolutions;
     - attention is `scaled_dot_product_attention`, batch first, without padding to a multiple of 2;
+    - masking and layer drop follow fairseq's seed; a layer that layer drop leaves out drops no frames;
     - after the attention of a layer with a keep ratio below 1, frames are dropped or merged. Feed-forward and
       norms work on each frame alone, so that dropping before them gives what dropping after the layer gives,
       for less work.
@@ -138,7 +139,7 @@ class TokenPrunedHubert(HubertModel):
         Args:
             source: (batch, samples) at 16 kHz, zero padded.
             lengths: valid samples of each utterance.
-            mask: mask spans of frames and channels, as in pretraining and fine-tuning (SpecAugment).
+            mask: mask spans of frames and channels (`masking.span_mask`), of cfg's probabilities and lengths.
             trace: also record the frame positions that survive each layer.
 
         Raises:
@@ -160,7 +161,7 @@ class TokenPrunedHubert(HubertModel):
         x = self.dropout_input(x)
         padding_mask = tokens.padding_mask_of(frame_lengths, x.shape[1], x.device)
         if mask:
-            x, _ = self.apply_mask(x, padding_mask, None)
+            x = self._mask(x, frame_lengths)
         positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
         frames = Frames(x, frame_lengths, padding_mask, positions)
         self._encode(frames, trace)
@@ -200,6 +201,19 @@ class TokenPrunedHubert(HubertModel):
             samples = (samples - 1) * stride + kernel
         return samples
 
+    def _mask(self, x: Tensor, lengths: list[int]) -> Tensor:
+        batch, frames, dim = x.shape
+        generator = seeded_generator(lengths)
+        if self.mask_prob > 0:
+            mask = span_mask(lengths, frames, self.mask_prob, self.mask_length, generator)
+            mask = tokens.to_device(mask, x.device).unsqueeze(2)
+            x = torch.where(mask, self.mask_emb.to(x.dtype), x)
+        if self.mask_channel_prob > 0:
+            prob, span = self.mask_channel_prob, self.mask_channel_length
+            mask = span_mask([dim] * batch, dim, prob, span, generator)
+            x = x.masked_fill(tokens.to_device(mask, x.device).unsqueeze(1), 0)
+        return x
+
     def _encode(self, frames: Frames, trace: bool) -> None:
         encoder = self.encoder
         x = frames.x
@@ -209,9 +223,11 @@ class TokenPrunedHubert(HubertModel):
         if not encoder.layer_norm_first:
             x = encoder.layer_norm(x)
         frames.x = F.dropout(x, p=encoder.dropout, training=self.training)
+        skipped = [False] * len(encoder.layers)
+        if self.training and encoder.layerdrop > 0:
+            skipped = (torch.rand(len(encoder.layers)) < encoder.layerdrop).tolist()
         for index in range(len(encoder.layers)):
-            skipped = self.training and encoder.layerdrop > 0 and np.random.random() <= encoder.layerdrop
-            if not skipped:
+            if not skipped[index]:
                 self._layer(index, frames)
             if trace:
                 frames.trace.append(frames.positions)

@@ -2,7 +2,7 @@
 
 Everything here takes and returns tensors. ``lengths`` and ``counts`` are lists of Python integers (valid
 frames before and after, by utterance): they are known before the forward pass begins, so that no layer has to
-wait for the device to learn a shape.
+wait for the device to learn a shape, and `to_device` sends them there without waiting either.
 """
 
 import math
@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# received: attention that the frame receives. norm: of the residual stream. uniform: evenly spaced.
+# random: drawn anew by layer, update and utterance length, so utterances of one length keep the same places.
+# merge: similar frames become their mean, instead of dropping any.
 CRITERIA = ("received", "random", "uniform", "norm", "merge")
 
 # rows of the softmax that are held at once when attention is scored: memory grows linearly with the frames
@@ -25,11 +28,19 @@ def keep_counts(lengths: Sequence[int], keep_ratio: float, minimum: int = 1) -> 
     return [min(n, max(minimum, math.ceil(keep_ratio * n - 1e-6))) for n in lengths]
 
 
+def to_device(values, device: torch.device) -> Tensor:
+    """A list, an array or a CPU tensor on the device; the host does not wait for the copy."""
+    values = torch.as_tensor(values)
+    if device.type == "cuda":  # a copy from memory that is not pinned would wait
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
 def padding_mask_of(lengths: Sequence[int], frames: int, device: torch.device) -> Optional[Tensor]:
     """(batch, frames), True on padding; None when nothing is padded."""
     if all(n == frames for n in lengths):
         return None
-    return torch.arange(frames, device=device) >= torch.tensor(lengths, device=device).unsqueeze(1)
+    return torch.arange(frames, device=device) >= to_device(lengths, device).unsqueeze(1)
 
 
 def attention_bias(
@@ -69,6 +80,14 @@ def attention_and_received(
         attention output (batch, heads, frames, head_dim), None without a value; and the attention received
         (batch, frames), float32: averaged over heads, summed over the valid queries, 0 on padding.
     """
+    # autocast would take the sums below in half precision
+    with torch.autocast(query.device.type, enabled=False):
+        return _attention_and_received(query, key, value, padding_mask, block)
+
+
+def _attention_and_received(
+    query: Tensor, key: Tensor, value: Optional[Tensor], padding_mask: Optional[Tensor], block: int
+) -> tuple[Optional[Tensor], Tensor]:
     batch, heads, frames, head_dim = query.shape
     # scaled once here, not in every block
     query = query * head_dim**-0.5
@@ -95,10 +114,11 @@ def attention_and_received(
 
 
 def random_scores(lengths: Sequence[int], frames: int, seed: int, device: torch.device) -> Tensor:
-    """(batch, frames) pseudo-random scores of (seed, utterance length, frame), whatever the batch."""
-    value = (
-        torch.arange(frames, device=device) + torch.tensor(lengths, device=device).unsqueeze(1) * 1_000_003
-    )
+    """(batch, frames) pseudo-random scores of (seed, utterance length, frame), whatever the batch.
+
+    Utterances of the same length have the same scores: nothing else tells them apart in every batch.
+    """
+    value = torch.arange(frames, device=device) + to_device(lengths, device).unsqueeze(1) * 1_000_003
     value = value + seed * 7_368_787
     for _ in range(2):  # an integer hash: multiply and fold the high bits down
         value = ((value ^ (value >> 15)) * 2_246_822_519) & 0xFFFFFFFF
@@ -137,8 +157,8 @@ def uniform_frames(
     """Evenly spaced frames, the middle of each of ``counts[i]`` equal stretches; returns as `top_frames`."""
     kept = max(counts)
     steps = torch.arange(kept, device=device).unsqueeze(0)
-    length = torch.tensor(lengths, device=device).unsqueeze(1)
-    count = torch.tensor(counts, device=device).unsqueeze(1)
+    length = to_device(lengths, device).unsqueeze(1)
+    count = to_device(counts, device).unsqueeze(1)
     indices = (2 * steps + 1) * length // (2 * count)
     padding = padding_mask_of(counts, kept, device)
     return (indices if padding is None else indices.masked_fill(padding, 0)), padding
@@ -187,16 +207,18 @@ def merge_frames(
     if frames == 1 or all(n == k for n, k in zip(lengths, counts)):
         indices = torch.arange(frames, device=device).expand(batch, frames)
         return x, sizes, indices, padding_mask_of(lengths, frames, device)
-    valid = torch.arange(frames, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
-    with torch.no_grad():
+    padding_mask = padding_mask_of(lengths, frames, device)
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
         metric = F.normalize(metric.float(), dim=-1)
         similarity = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
-        similarity = similarity.masked_fill(~valid[:, None, 1::2], -math.inf)
+        if padding_mask is not None:
+            similarity = similarity.masked_fill(padding_mask[:, None, 1::2], -math.inf)
         best, partner = similarity.max(dim=-1)  # (batch, even frames)
-        best = best.masked_fill(~valid[:, ::2], -math.inf)
+        if padding_mask is not None:
+            best = best.masked_fill(padding_mask[:, ::2], -math.inf)
         rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        merged_away = torch.tensor([n - k for n, k in zip(lengths, counts)], device=device).unsqueeze(1)
-        merges = rank < merged_away
+        merged_away = to_device([n - k for n, k in zip(lengths, counts)], device)
+        merges = rank < merged_away.unsqueeze(1)
         places = torch.arange(frames, device=device).repeat(batch, 1)
         even = places[:, ::2]
         # where each frame goes: to itself, or from an even place to its odd partner

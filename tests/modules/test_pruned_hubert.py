@@ -172,6 +172,51 @@ def test_an_utterance_too_short_for_a_frame_is_refused():
     assert hubert(torch.zeros(1, 400), [400]).lengths == [1]
 
 
+def masked_hubert(**options):
+    options = {"mask_prob": 0.65, "mask_length": 10, "mask_channel_prob": 0.1, **options}
+    return TokenPrunedHubert(HubertConfig(**SIZES, dropout_input=0.0, dropout_features=0.0, **options))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 11, 12])
+def test_short_utterances_can_be_masked_beside_a_long_one(frames):
+    hubert = masked_hubert().train()
+    samples = 400 + 320 * (frames - 1)
+    out = hubert(*in_a_batch(torch.randn(samples)), mask=True)
+    assert out.lengths[1] == frames and out.x.isfinite().all()
+
+
+def test_masking_is_by_frames_and_channels_and_leaves_padding():
+    hubert = masked_hubert(mask_channel_length=8)
+    hubert.mask_emb.data.fill_(7.0)
+    torch.manual_seed(0)
+    x = hubert._mask(torch.ones(2, 40, 64), [40, 12])
+    assert set(x.unique().tolist()) == {0.0, 1.0, 7.0}
+    assert not (x[1, 12:] == 7).any() and (x[1, :12] == 1).any() and (x[0] == 7).any()
+    zero_channels = (x == 0).all(1)
+    assert torch.equal(zero_channels, (x == 0).any(1)) and zero_channels.any()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mask_prob": 0.0, "mask_channel_prob": 0.0, "encoder_layerdrop": 0.5}]
+)
+def test_masking_and_layer_drop_repeat_with_torchs_seed(options):
+    hubert = masked_hubert(dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, **options).train()
+    batch, lengths = in_a_batch(torch.randn(SAMPLES))
+
+    def run(seed):
+        torch.manual_seed(seed)
+        return hubert(batch, lengths, mask=True).x
+
+    assert torch.equal(run(1), run(1))
+    assert any(not torch.equal(run(1), run(seed)) for seed in range(2, 6))
+
+
+def test_layers_that_are_left_out_drop_no_frames():
+    hubert = make_hubert().train()
+    hubert.encoder.layerdrop = 1.0
+    assert hubert(torch.randn(1, SAMPLES), [SAMPLES]).lengths == [49]
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
