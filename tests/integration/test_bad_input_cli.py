@@ -62,6 +62,7 @@ CASES = {
     "empty manifest": (empty_manifest, "train.tsv: expected a header"),
     "letters for a number": (letters_for_a_number, "train.tsv, line 4: n_frames"),
     "text for HuBERT": (text_for_hubert, "hubert.pt"),
+    "--max-tokens too small": (lambda data: ["--max-tokens", "5000"], "--max-tokens counts samples"),
     "keep ratio 0": (lambda data: ["--token-keep-ratio", "0"], "found 0.0, expected a share of frames"),
     "keep ratio 1.5": (lambda data: ["--token-keep-ratio", "1.5"], "found 1.5, expected a share of frames"),
 }
@@ -85,10 +86,38 @@ def test_training_refuses(case, data, tmp_path):
     assert "begin training" not in output
 
 
-def test_generation_refuses_another_dictionary(data, trained, tmp_path):
+def swap_two_symbols(data):
     dictionary = (data / "dict.txt").read_text(encoding="utf-8").splitlines()
     dictionary[0], dictionary[1] = dictionary[1], dictionary[0]
     (data / "dict.txt").write_text("\n".join(dictionary) + "\n", encoding="utf-8")
+
+
+def test_resuming_refuses_another_dictionary(data, trained, tmp_path):
+    swap_two_symbols(data)
+    arguments = train_arguments(data, "out", "--max-update", 8, "--restore-file", trained)
+    code, output = run("fairseq-train", *arguments, "--ctc-text", "source", cwd=tmp_path)
+    assert_one_line(code, output, "the checkpoint belongs to another dictionary")
+
+
+def test_hydra_refuses_in_one_line(data, tmp_path):
+    recipe = {
+        "common": {"user_dir": str(ROOT / "fairseq_prune"), "cpu": True},
+        "task": {"_name": "speech_translation", "data": str(data), "concat_rate": 2.0},
+        "model": {"_name": "hubert_deltalm"},
+        "criterion": {"_name": "speech_translation"},
+        "optimizer": {"_name": "adam"},
+        "lr_scheduler": {"_name": "fixed"},
+        "optimization": {"max_update": 1, "lr": [0.01]},
+        "dataset": {"max_tokens": 16000},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    arguments = ["--config-dir", tmp_path, "--config-name", "recipe", f"hydra.run.dir={tmp_path}"]
+    code, output = run("fairseq-hydra-train", *arguments, cwd=tmp_path)
+    assert_one_line(code, output, "concat_rate must be from 0 to 1, found 2.0")
+
+
+def test_generation_refuses_another_dictionary(data, trained, tmp_path):
+    swap_two_symbols(data)
     code, output = run(
         "fairseq-generate",
         *(data, "--user-dir", ROOT / "fairseq_prune", "--task", "speech_translation", "--path", trained),
