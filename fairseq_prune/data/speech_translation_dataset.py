@@ -2,6 +2,7 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -210,11 +211,20 @@ class SpeechTranslationDataset(FairseqDataset):
             self.items.samples, self.items.tokens + 1, indices, max_sizes
         )
 
-    def batch_by_size(self, indices, max_tokens=None, **kwargs):
-        longest = int(self.items.samples[indices].max()) if len(indices) else 0
-        if max_tokens is not None and longest > max_tokens:
+    def fit_batches(self, max_tokens: int) -> None:
+        """Make items for batches of at most ``max_tokens`` samples: joined ones become no longer.
+
+        Raises:
+            ValueError: some utterances are longer by themselves.
+        """
+        too_long = self.utterance_samples > max_tokens
+        if too_long.any():
             raise ValueError(
-                f"--max-tokens counts samples (at {SAMPLE_RATE} Hz) and must be at least {longest}, "
-                f"the longest utterance; found {max_tokens}"
+                f"--max-tokens counts samples (at {SAMPLE_RATE} Hz) and must be at least "
+                f"{self.utterance_samples.max()}, the longest utterance; found {max_tokens}, for which "
+                f"{too_long.sum():,} of {len(self):,} utterances are too long"
             )
-        return super().batch_by_size(indices, max_tokens=max_tokens, **kwargs)
+        if max_tokens < self.augmentation.max_samples:
+            self.augmentation = replace(self.augmentation, max_samples=max_tokens)
+            epoch, self.epoch = self.epoch, None
+            self.set_epoch(epoch)

@@ -178,9 +178,21 @@ def test_batches_keep_max_tokens_in_samples(corpus):
 
 def test_max_tokens_below_the_longest_utterance_is_explained(corpus):
     dataset = make(corpus)
-    longest = dataset.items.samples.max()
-    with pytest.raises(ValueError, match=f"--max-tokens counts samples .* at least {longest}, .* found 5000"):
-        dataset.batch_by_size(dataset.ordered_indices(), max_tokens=5000)
+    longest, too_long = dataset.items.samples.max(), (dataset.items.samples > 5000).sum()
+    message = f"--max-tokens counts samples .* at least {longest}, .* found 5000, for which {too_long} of 30 "
+    with pytest.raises(ValueError, match=message):
+        dataset.fit_batches(5000)
+
+
+def test_joined_items_keep_max_tokens(corpus):
+    dataset = make(corpus, training=True, augmentation=AUGMENTED)
+    dataset.set_epoch(3)
+    limit = int(dataset.items.samples.max()) - 1
+    dataset.fit_batches(limit)
+    assert dataset.epoch == 3 and (dataset.items.members[:, 1] >= 0).any()
+    for epoch in (3, 4):
+        dataset.set_epoch(epoch)
+        assert dataset.items.samples.max() <= limit
 
 
 @pytest.mark.parametrize("limits", [8000, (8000, 12), (None, 12), (8000, None)])

@@ -115,6 +115,20 @@ def test_nothing_left_for_training_is_an_error(prepared_data):
         task.load_dataset("train")
 
 
+@pytest.mark.parametrize("split, skip", [("train", True), ("dev", False)])
+def test_max_tokens_that_would_drop_utterances_is_an_error(prepared_data, split, skip):
+    """fairseq's trainer says `ignore_invalid_inputs` for training, with --max-tokens among the limits."""
+    task = task_of(prepared_data)
+    task.load_dataset(split)
+    samples = task.dataset(split).utterance_samples
+    limit = int(np.median(samples))
+    found = rf"must be at least {samples.max()}, .* found {limit}, for which {(samples > limit).sum()} of"
+    with pytest.raises(ValueError, match=f"--max-tokens .* {found}"):
+        task.get_batch_iterator(
+            task.dataset(split), max_tokens=limit, max_positions=(limit, 200), ignore_invalid_inputs=skip
+        )
+
+
 def test_cached_audio_is_the_same(prepared_data):
     plain, cached = task_of(prepared_data), task_of(prepared_data, cache_audio=True)
     for task in (plain, cached):
