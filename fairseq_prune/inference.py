@@ -106,7 +106,7 @@ class Translator:
 
         def best(sample):
             out = self.model.encoder(**sample["net_input"])
-            classes = out["ctc_logits"][0].argmax(-1).transpose(0, 1)
+            classes = self.model.encoder.ctc_logits(out).argmax(-1).transpose(0, 1)
             paths = [row[:n].unique_consecutive() for row, n in zip(classes, out["ctc_lengths"][0].tolist())]
             return [path[path != 0] for path in paths]
 

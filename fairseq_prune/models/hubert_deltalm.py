@@ -230,9 +230,8 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
             ValueError: the task has no CTC text.
         """
         speech = net_output[1]["speech"]
-        if "ctc_logits" not in speech:
-            raise ValueError("a CTC loss (--ctc-weight) needs --ctc-text source or target")
-        return torch.log_softmax(speech["ctc_logits"][0].float(), dim=-1), speech["ctc_lengths"][0]
+        logits = self.encoder.ctc_logits(speech)
+        return torch.log_softmax(logits.float(), dim=-1), speech["ctc_lengths"][0]
 
     def get_ctc_target(self, sample) -> tuple[Tensor, Tensor]:
         """(batch, tokens) and (batch,) lengths."""

@@ -8,10 +8,10 @@ from fairseq.models import FairseqEncoder
 from fairseq.modules import LayerNorm, SinusoidalPositionalEmbedding
 from torch import Tensor, nn
 
-from fairseq_prune.modules.convolution import ConvAdaptor
+from fairseq_prune.modules.convolution import ConvAdaptor, conv_output_length
 from fairseq_prune.modules.deltalm import DeltaLMEncoder
 from fairseq_prune.modules.hubert import TokenPrunedHubert
-from fairseq_prune.pruning.tokens import padding_mask_of
+from fairseq_prune.pruning.tokens import padding_mask_of, to_device
 
 
 class SpeechEncoder(FairseqEncoder):
@@ -63,8 +63,8 @@ class SpeechEncoder(FairseqEncoder):
 
         Returns:
             fairseq's encoder output: ``encoder_out`` [(frames, batch, dim)], ``encoder_padding_mask``
-            [(batch, frames)] or []; for the CTC loss ``ctc_logits`` [(frames, batch, classes)] and
-            ``ctc_lengths`` [(batch,)], both after pruning.
+            [(batch, frames)] or []; with a CTC head, what `ctc_logits` needs, and ``ctc_lengths`` [(batch,)]
+            after pruning.
         """
         hubert = self.hubert
         lengths = src_lengths.tolist()  # the only wait for the device: all later lengths follow from these
@@ -75,7 +75,8 @@ class SpeechEncoder(FairseqEncoder):
         x, lengths, positions = self.adaptor(frames.x, frames.lengths, frames.positions)
         x = self.norm(x)
         if self.memory_positions:
-            x = x + self._position_embedding(positions, src_tokens.shape[1]).to(x.dtype)
+            before_pruning = conv_output_length(src_tokens.shape[1], hubert.kernels_strides)
+            x = x + self._position_embedding(positions, before_pruning).to(x.dtype)
         padding_mask = padding_mask_of(lengths, x.shape[1], x.device)
         if self.text_encoder is not None:
             x = self.text_encoder.forward_layers(x, padding_mask, self.first_text_layer)
@@ -88,22 +89,38 @@ class SpeechEncoder(FairseqEncoder):
             "src_lengths": [],
         }
         if self.ctc_head is not None:
-            out["ctc_logits"] = [self.ctc_head(frames.x).transpose(0, 1)]
-            out["ctc_lengths"] = [torch.tensor(frames.lengths, device=x.device)]
+            ctc_frames = frames.x.transpose(0, 1)
+            if self.training:  # here, since DistributedDataParallel overlooks parameters used after `forward`
+                out["ctc_logits"] = [self.ctc_head(ctc_frames)]
+            else:
+                out["ctc_frames"] = [ctc_frames]
+            out["ctc_lengths"] = [to_device(frames.lengths, x.device)]
         return out
 
-    def _position_embedding(self, positions: Tensor, samples: int) -> Tensor:
-        """(batch, frames) original frame numbers -> (batch, frames, dim)."""
-        if self._position_table.shape[0] * 320 < samples:  # frames of 20 ms are 320 samples
-            size = max(1024, 2 * samples // 320)
+    def ctc_logits(self, encoder_out: dict[str, list[Tensor]]) -> Tensor:
+        """(frames, batch, classes) after pruning; computed on demand, since generation does without.
+
+        Raises:
+            ValueError: there is no CTC head.
+        """
+        if self.ctc_head is None:
+            raise ValueError("a CTC loss (--ctc-weight) needs --ctc-text source or target")
+        if "ctc_logits" in encoder_out:
+            return encoder_out["ctc_logits"][0]
+        return self.ctc_head(encoder_out["ctc_frames"][0])
+
+    def _position_embedding(self, positions: Tensor, frames: int) -> Tensor:
+        """(batch, kept) original frame numbers, below ``frames`` -> (batch, kept, dim)."""
+        if self._position_table.shape[0] < frames:
+            size = max(1024, 2 * frames)
             table = SinusoidalPositionalEmbedding.get_embedding(size, self.norm.normalized_shape[0])
-            self._position_table = table.to(positions.device)
+            self._position_table = to_device(table, positions.device)
         return self._position_table[positions]
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor):
-        """The rows of ``encoder_out`` in ``new_order`` (batch * beam,), as beam search wants them."""
-        by_column = {"encoder_out", "ctc_logits"}
+        """The rows of ``encoder_out`` in ``new_order`` (batch * beam,), as beam search wants them; without CTC's."""
         return {
-            name: [value.index_select(1 if name in by_column else 0, new_order) for value in values]
+            name: [value.index_select(1 if name == "encoder_out" else 0, new_order) for value in values]
             for name, values in encoder_out.items()
+            if not name.startswith("ctc_")
         }
