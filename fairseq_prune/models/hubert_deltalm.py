@@ -4,6 +4,7 @@ import json
 from typing import Optional
 
 import torch
+from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoderDecoderModel, register_model
 from torch import Tensor
 
@@ -15,6 +16,9 @@ from fairseq_prune.models.hubert_deltalm_config import (
     HUBERT_FORMS,
     HubertDeltaLMConfig,
     HubertDeltaLMTinyConfig,
+    adaptor_kernels,
+    check_options,
+    extractor_is_frozen,
 )
 from fairseq_prune.modules.convolution import ConvAdaptor
 from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
@@ -27,8 +31,18 @@ def hubert_pruning(cfg: HubertDeltaLMConfig, num_layers: int) -> TokenPruning:
     """The pruning that the ``token_keep_*`` options ask for.
 
     Raises:
-        ValueError: a ratio outside (0, 1], a layer or list that does not fit, merging below half.
+        ValueError: a ratio outside (0, 1], a layer or list that does not fit, options that contradict each other,
+            merging below half.
     """
+    if cfg.token_keep_ratios and cfg.token_keep_ratio != 1.0:
+        raise ValueError(
+            f"--token-keep-ratios: found beside --token-keep-ratio {cfg.token_keep_ratio}, expected one of the two"
+        )
+    if cfg.token_keep_final_ratio is not None and str(cfg.token_keep_schedule) == "constant":
+        raise ValueError(
+            f"--token-keep-final-ratio: found {cfg.token_keep_final_ratio} with a constant schedule,"
+            " expected --token-keep-schedule linear or cosine"
+        )
     explicit = None
     if cfg.token_keep_ratios:
         try:
@@ -48,11 +62,6 @@ def hubert_pruning(cfg: HubertDeltaLMConfig, num_layers: int) -> TokenPruning:
     return TokenPruning(
         ratios, str(cfg.token_keep_criterion), cfg.token_keep_min, cfg.token_keep_warmup_updates
     )
-
-
-def extractor_is_frozen(cfg: HubertDeltaLMConfig) -> bool:
-    """Whether the convolutional extractor is never trained."""
-    return str(cfg.freeze_feature_extractor) != "never"
 
 
 def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
@@ -105,11 +114,31 @@ def deltalm_settings(cfg: HubertDeltaLMConfig) -> DeltaLMSettings:
         encoder_layers=cfg.deltalm_text_layers,
         decoder_layers=cfg.deltalm_decoder_layers,
         normalize_before=str(cfg.deltalm_norm) == "pre",
+        activation_fn=str(cfg.deltalm_activation_fn),
+        layerdrop=cfg.deltalm_layerdrop,
+        checkpoint_activations=cfg.deltalm_checkpoint_activations,
+        share_embeddings="none" if str(cfg.deltalm_share_embeddings) == "none" else "decoder",
         dropout=cfg.dropout,
         attention_dropout=cfg.attention_dropout,
         activation_dropout=cfg.activation_dropout,
+        max_source_positions=cfg.max_source_positions,
         max_target_positions=cfg.max_target_positions,
     )
+
+
+def shares_all_embeddings(cfg: HubertDeltaLMConfig, source: Dictionary, target: Dictionary) -> bool:
+    """Whether DeltaLM's encoder has the embedding table of the decoder.
+
+    Raises:
+        ValueError: it should, but the dictionaries differ.
+    """
+    share = str(cfg.deltalm_share_embeddings)
+    if share == "all" and source != target:
+        raise ValueError(
+            f"--deltalm-share-embeddings all needs one dictionary, but transcripts ({len(source)} symbols) and "
+            f"translations ({len(target)} symbols) have different ones"
+        )
+    return share in ("auto", "all") and source == target
 
 
 DECODER_PARTS = {
@@ -151,20 +180,19 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
     @classmethod
     def build_model(cls, cfg: HubertDeltaLMConfig, task):
         """Build from options and the dictionaries of the task ``speech_translation``."""
+        check_options(cfg)
+        kernels = adaptor_kernels(cfg)
         hubert, architecture = build_hubert(cfg)
         settings = deltalm_settings(cfg)
-        if not 0 <= cfg.deltalm_encoder_layers <= settings.encoder_layers:
-            raise ValueError(
-                f"--deltalm-encoder-layers: found {cfg.deltalm_encoder_layers},"
-                f" expected 0 to {settings.encoder_layers}"
-            )
         decoder = DeltaLMDecoder.build(settings, task.target_dictionary)
         text_encoder = None
         if cfg.text_encoder or cfg.deltalm_encoder_layers:
             dictionary = task.transcript_dictionary if cfg.text_encoder else task.target_dictionary
             if dictionary is None:
                 raise ValueError("--text-encoder: the data's config.yaml has no 'source' vocabulary")
-            shared = decoder.embed_tokens if dictionary == task.target_dictionary else None
+            shared = (
+                decoder.embed_tokens if shares_all_embeddings(cfg, dictionary, decoder.dictionary) else None
+            )
             text_encoder = DeltaLMEncoder.build(settings, dictionary, embed_tokens=shared)
         first_text_layer = settings.encoder_layers - cfg.deltalm_encoder_layers
         if text_encoder is not None and not cfg.text_encoder:
@@ -180,7 +208,6 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
             hubert.requires_grad_(False)
         if cfg.freeze_decoder_except is not None:
             freeze_decoder(decoder, cfg.freeze_decoder_except)
-        kernels = [int(kernel) for kernel in cfg.adaptor_kernels.split(",") if kernel.strip()]
         adaptor = ConvAdaptor(
             hubert.encoder.embedding_dim,
             settings.embed_dim,
@@ -216,10 +243,15 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
         """The same decoder on the transcript (batch, source tokens), for the translation loss.
 
         Raises:
-            ValueError: the model was built without a text encoder.
+            ValueError: the model was built without a text encoder, or a transcript is too long for it.
         """
         if self.text_encoder is None:
             raise ValueError("translation of text (--mt-loss-weight) needs a model with --text-encoder")
+        longest, limit = transcript.shape[1], self.text_encoder.max_positions()
+        if longest > limit:  # which on a GPU would end in a failed assertion of the device
+            raise ValueError(
+                f"a transcript has {longest} tokens, but the text encoder takes {limit} (--max-source-positions)"
+            )
         encoder_out = self.text_encoder(transcript, transcript_lengths)
         return self.decoder(prev_output_tokens, encoder_out=encoder_out)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Optional
 
+from fairseq import utils
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 
 from fairseq_prune.models.options import option, with_default
@@ -112,9 +113,25 @@ class HubertDeltaLMConfig(FairseqDataclass):
     deltalm_norm: ChoiceEnum(["post", "pre"]) = option(
         "post", "layer norm after (as published) or before attention and feed-forward in DeltaLM"
     )
+    deltalm_activation_fn: ChoiceEnum(utils.get_available_activation_fns()) = option(
+        "gelu", "activation of its feed-forward blocks"
+    )
+    deltalm_layerdrop: float = option(
+        0.0,
+        "probability of leaving out a DeltaLM layer in training; on several GPUs use --ddp-backend legacy_ddp",
+    )
+    deltalm_checkpoint_activations: bool = option(
+        False, "recompute DeltaLM's activations in the backward pass, to save GPU memory"
+    )
+    deltalm_share_embeddings: ChoiceEnum(["auto", "none", "decoder", "all"]) = option(
+        "auto",
+        "which embedding tables are one: none; decoder (its input and output); all (the text encoder's too,"
+        " needs one vocabulary for transcripts and translations); auto: all if possible, else decoder",
+    )
     dropout: float = option(0.1, "dropout in DeltaLM")
     attention_dropout: float = option(0.0, "dropout of attention weights in DeltaLM")
     activation_dropout: float = option(0.0, "dropout inside DeltaLM's feed-forward blocks")
+    max_source_positions: int = option(512, "longest transcript of --text-encoder, in tokens")
     max_target_positions: int = option(512, "longest target, in tokens")
     freeze_decoder_except: Optional[str] = option(
         None,
@@ -150,3 +167,48 @@ class HubertDeltaLMTinyConfig(HubertDeltaLMConfig):
     deltalm_ffn_embed_dim: int = with_default(HubertDeltaLMConfig, "deltalm_ffn_embed_dim", 576)
     deltalm_attention_heads: int = with_default(HubertDeltaLMConfig, "deltalm_attention_heads", 4)
     deltalm_norm: ChoiceEnum(["post", "pre"]) = with_default(HubertDeltaLMConfig, "deltalm_norm", "pre")
+
+
+def check_options(cfg: HubertDeltaLMConfig) -> None:
+    """Refuse what no part of the model would refuse by the name of its option.
+
+    Raises:
+        ValueError: an option outside its range, or one that does not go with another.
+    """
+    for name, least in (
+        ("adaptor_stride", 1),
+        ("adaptor_channels", 1),
+        ("freeze_hubert_updates", -1),
+        ("deltalm_text_layers", 1 if cfg.text_encoder else 0),
+        ("max_source_positions", 1),
+        ("max_target_positions", 1),
+    ):
+        if cfg[name] < least:
+            with_text = " with --text-encoder" if name == "deltalm_text_layers" and cfg.text_encoder else ""
+            raise ValueError(
+                f"--{name.replace('_', '-')}: found {cfg[name]}, expected {least} or more{with_text}"
+            )
+    if not 0 <= cfg.deltalm_encoder_layers <= cfg.deltalm_text_layers:
+        raise ValueError(
+            f"--deltalm-encoder-layers: found {cfg.deltalm_encoder_layers},"
+            f" expected 0 to {cfg.deltalm_text_layers}, the layers of the whole encoder (--deltalm-text-layers)"
+        )
+
+
+def adaptor_kernels(cfg: HubertDeltaLMConfig) -> list[int]:
+    """The kernel sizes that ``adaptor_kernels`` lists.
+
+    Raises:
+        ValueError: not odd whole numbers.
+    """
+    kernels = [kernel.strip() for kernel in cfg.adaptor_kernels.split(",") if kernel.strip()]
+    if not all(kernel.isdecimal() and int(kernel) % 2 for kernel in kernels):
+        raise ValueError(
+            f"--adaptor-kernels: found {cfg.adaptor_kernels!r}, expected odd sizes separated by commas"
+        )
+    return [int(kernel) for kernel in kernels]
+
+
+def extractor_is_frozen(cfg: HubertDeltaLMConfig) -> bool:
+    """Whether the convolutional extractor is never trained."""
+    return str(cfg.freeze_feature_extractor) != "never"

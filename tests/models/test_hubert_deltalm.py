@@ -31,10 +31,10 @@ def dictionary(size, letter):
     return words
 
 
-def make_task(ctc=False):
+def make_task(ctc=False, same_text=False):
     return SimpleNamespace(
         target_dictionary=dictionary(20, "t"),
-        transcript_dictionary=dictionary(12, "s"),
+        transcript_dictionary=dictionary(20, "t") if same_text else dictionary(12, "s"),
         ctc_dictionary=dictionary(6, "c") if ctc else None,
     )
 
@@ -45,11 +45,11 @@ def make_config(**options):
     ).model
 
 
-def make_model(ctc=False, **options):
+def make_model(ctc=False, same_text=False, **options):
     torch.manual_seed(0)
     cfg = make_config(**options)
     cfg._name = "hubert_deltalm_tiny"
-    return models.build_model(cfg, make_task(ctc)).eval()
+    return models.build_model(cfg, make_task(ctc, same_text)).eval()
 
 
 def speech(*lengths):
@@ -149,6 +149,50 @@ def test_text_without_a_text_encoder_is_refused():
         make_model().forward_text(torch.tensor([[5, 2]]), torch.tensor([2]), torch.tensor([[2]]))
 
 
+def test_a_transcript_of_more_tokens_than_positions_is_refused():
+    model = make_model(text_encoder=True, max_source_positions=4)
+    previous = torch.tensor([[2]])
+    model.forward_text(torch.tensor([[5, 6, 7, 2]]), torch.tensor([4]), previous)
+    with pytest.raises(ValueError, match="5 tokens, but the text encoder takes 4 .--max-source-positions"):
+        model.forward_text(torch.tensor([[5, 6, 7, 8, 2]]), torch.tensor([5]), previous)
+
+
+@pytest.mark.parametrize("share, tables", [("auto", 1), ("all", 1), ("decoder", 2), ("none", 3)])
+def test_embeddings_of_one_vocabulary_are_shared_as_asked(share, tables):
+    model = make_model(text_encoder=True, deltalm_share_embeddings=share, same_text=True)
+    weights = (
+        model.text_encoder.embed_tokens.weight,
+        model.decoder.embed_tokens.weight,
+        model.decoder.output_projection.weight,
+    )
+    assert len({weight.data_ptr() for weight in weights}) == tables
+
+
+def test_recomputed_activations_give_the_same_gradients():
+    grads = []
+    for recompute in (False, True):
+        model = make_model(
+            deltalm_encoder_layers=1,
+            deltalm_checkpoint_activations=recompute,
+            dropout=0.0,
+            hubert_dropout=0.0,
+        ).train()
+        logits, _ = model(**speech(12000, SAMPLES), prev_output_tokens=torch.tensor([[2, 5], [2, 6]]))
+        logits.sum().backward()
+        grads.append({name: p.grad for name, p in model.named_parameters()})
+        assert hasattr(model.decoder.layers[0], "precheckpoint_forward") == recompute
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, msg=name)
+
+
+def test_activation_and_layer_drop_of_deltalm_are_options():
+    model = make_model(deltalm_encoder_layers=1, deltalm_activation_fn="relu", deltalm_layerdrop=0.9)
+    assert model.decoder.layers[0].activation_fn is torch.nn.functional.relu
+    torch.manual_seed(0)
+    assert sum(len(list(model.train().decoder.layers)) for _ in range(50)) < 50  # of 100
+    assert len(list(model.eval().decoder.layers)) == 2
+
+
 def test_only_upper_text_layers_stay_when_text_is_not_translated():
     model = make_model(deltalm_encoder_layers=1)
     assert len(model.encoder.text_encoder.layers) == 1 and model.text_encoder is None
@@ -241,9 +285,26 @@ def test_warm_up_of_pruning_follows_the_updates():
         (dict(token_keep_ratio=1.5), r"found 1.5, expected a share of frames to keep in \(0, 1\]"),
         (dict(token_keep_ratios="1,a"), "found '1,a', expected numbers"),
         (dict(token_keep_start_layer=3), "found 3, expected 1 to 2"),
+        (dict(token_keep_ratios="1,0.5", token_keep_ratio=0.8), "--token-keep-ratios: .* one of the two"),
+        (dict(token_keep_final_ratio=0.5), "--token-keep-final-ratio: found 0.5 with a constant schedule"),
         (dict(deltalm_encoder_layers=3), "--deltalm-encoder-layers: found 3, expected 0 to 2"),
+        (dict(deltalm_encoder_layers=-1), "--deltalm-encoder-layers: found -1, expected 0 to 2"),
+        (dict(deltalm_text_layers=-1), "--deltalm-text-layers: found -1, expected 0 or more$"),
+        (
+            dict(text_encoder=True, deltalm_text_layers=0),
+            "--deltalm-text-layers: found 0, expected 1 or more with --text-encoder",
+        ),
+        (
+            dict(text_encoder=True, deltalm_share_embeddings="all"),
+            r"all needs one .* \(16 symbols\) .* \(24 ",
+        ),
         (dict(freeze_decoder_except="crosses"), "found 'crosses', expected some of cross"),
-        (dict(adaptor_kernels="4"), "expected odd sizes"),
+        (dict(freeze_hubert_updates=-2), "--freeze-hubert-updates: found -2, expected -1 or more"),
+        (dict(adaptor_kernels="4"), "--adaptor-kernels: found '4', expected odd sizes"),
+        (dict(adaptor_kernels="3,x"), "--adaptor-kernels: found '3,x', expected odd sizes"),
+        (dict(adaptor_stride=0), "--adaptor-stride: found 0, expected 1 or more"),
+        (dict(adaptor_channels=0), "--adaptor-channels: found 0, expected 1 or more"),
+        (dict(max_source_positions=0), "--max-source-positions: found 0, expected 1 or more"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
