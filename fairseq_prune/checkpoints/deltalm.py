@@ -12,8 +12,8 @@ from fairseq_prune.modules.deltalm import vocabulary_checksum
 
 logger = logging.getLogger(__name__)
 
-# The published files have 250,104 rows for the 250,001 symbols of their dict.txt: behind the pieces lie the
-# 100 sentinels of span corruption and a few unused rows.
+# Reported of the published files (github.com/microsoft/unilm, issues 392 and 881): 250,104 embedding rows for the
+# 249,997 pieces of dict.txt and fairseq's four special symbols; the last rows are the sentinels of span corruption.
 PUBLISHED_EXTRA_ROWS = 103
 
 # names of the published files -> names of fairseq's modules
@@ -118,7 +118,7 @@ def _fit_layers(state, module, attention_heads, source):
     if ("layer_norm.weight" in state) != (module.layer_norm is not None):
         kinds = ("pre-norm", "post-norm") if module.layer_norm is None else ("post-norm", "pre-norm")
         raise ValueError(
-            f"{source} is {kinds[0]}, but the model asks for {kinds[1]} layers (--normalize-before)"
+            f"{source} is {kinds[0]}, but the model asks for {kinds[1]} layers (--normalize-before, --deltalm-norm)"
         )
     if module.embed_tokens is None:
         for key in [key for key in state if key.startswith(("embed_", "layernorm_embedding."))]:
@@ -173,7 +173,7 @@ def _fit_symbols(state, module, dictionary, published, source):
         if tied and not same:
             raise ValueError(
                 f"{source} has an output projection beside its embedding, the model one table for both "
-                "(--share-embeddings)"
+                "(--share-embeddings, --deltalm-share-embeddings)"
             )
         state["output_projection.weight"] = state["embed_tokens.weight"] if same else _take_rows(output, rows)
 
