@@ -30,6 +30,7 @@ class Augmentation:
         seed: of everything drawn here
         max_samples: no item is longer than this (except utterances that are so by themselves)
         max_tokens: no joined item has more target tokens than this
+        max_source_tokens: no joined item has more tokens of the transcript than this
         concat_rate: share of items that are joined with further utterances (ConcatAugment)
         concat_max_utterances: an item joins from 2 to this many utterances, its own included
         concat_max_samples: joined items are not longer than this (None: ``max_samples``)
@@ -46,7 +47,8 @@ class Augmentation:
 
     seed: int = 1
     max_samples: int = 480_000
-    max_tokens: int = 1024
+    max_tokens: int = 512
+    max_source_tokens: int = 512
     concat_rate: float = 0.0
     concat_max_utterances: int = 2
     concat_max_samples: Optional[int] = None
@@ -79,13 +81,21 @@ class Augmentation:
     def changes_anything(self) -> bool:
         return bool(self.concat_rate or self.noise_rate or self.gain_db or set(self.speed_factors) != {1.0})
 
-    def plan(self, epoch: int, samples: np.ndarray, tokens: np.ndarray, speakers: np.ndarray) -> EpochPlan:
+    def plan(
+        self,
+        epoch: int,
+        samples: np.ndarray,
+        tokens: np.ndarray,
+        speakers: np.ndarray,
+        source_tokens: Optional[np.ndarray] = None,
+    ) -> EpochPlan:
         """Draw the items of an epoch.
 
         Args:
             samples: ``(utterances,)`` lengths of the audio
             tokens: ``(utterances,)`` target tokens, without eos
             speakers: ``(utterances,)`` numbers of the speakers
+            source_tokens: ``(utterances,)`` tokens of the transcripts, without eos; None: there are none
         """
         rng = np.random.default_rng((self.seed, epoch))
         n_items, width = len(samples), self.concat_max_utterances if self.concat_rate else 1
@@ -95,7 +105,9 @@ class Augmentation:
         members = np.full((n_items, width), -1, dtype=np.int64)
         pauses = np.zeros((n_items, width), dtype=np.int64)
         members[:, 0] = np.arange(n_items)
-        total_samples, total_tokens = samples.copy(), tokens.copy()
+        total_samples = samples.copy()
+        texts = np.stack([tokens, np.zeros_like(tokens) if source_tokens is None else source_tokens])
+        total_texts, max_texts = texts.copy(), np.array([[self.max_tokens], [self.max_source_tokens]])
         if width > 1:
             if self.concat_any_speaker:
                 speakers = np.zeros_like(speakers)
@@ -105,14 +117,17 @@ class Augmentation:
                 partners = _draw_partners(rng, speakers)
                 gaps = rng.integers(0, self.concat_max_pause + 1, n_items)
                 new_samples = total_samples + gaps + samples[partners]
-                new_tokens = total_tokens + tokens[partners]
-                fits = (resampled_length(new_samples, speeds, 100) <= limit) & (new_tokens <= self.max_tokens)
+                new_texts = total_texts + texts[:, partners]
+                fits = resampled_length(new_samples, speeds, 100) <= limit
+                fits &= (new_texts <= max_texts).all(axis=0)
                 joins = fits & (wanted > column) & (partners >= 0) & (members[:, column - 1] >= 0)
                 members[joins, column] = partners[joins]
                 pauses[joins, column] = gaps[joins]
                 total_samples = np.where(joins, new_samples, total_samples)
-                total_tokens = np.where(joins, new_tokens, total_tokens)
-        return EpochPlan(members, pauses, speeds, resampled_length(total_samples, speeds, 100), total_tokens)
+                total_texts = np.where(joins, new_texts, total_texts)
+        return EpochPlan(
+            members, pauses, speeds, resampled_length(total_samples, speeds, 100), total_texts[0]
+        )
 
     def apply(self, waveforms: list, pauses: np.ndarray, speed: int, epoch: int, index: int) -> np.ndarray:
         """Make an item of its members' waveforms, float32 ``(samples,)`` each.

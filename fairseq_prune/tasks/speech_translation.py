@@ -41,7 +41,11 @@ class SpeechTranslationConfig(FairseqDataclass):
         default=480_000, metadata={"help": "leave longer utterances out of training (samples at 16 kHz)"}
     )
     max_target_tokens: int = field(
-        default=1024, metadata={"help": "leave longer translations out of training (tokens with eos)"}
+        default=512, metadata={"help": "leave longer translations out of training (tokens with eos)"}
+    )
+    max_source_tokens: int = field(
+        default=512,
+        metadata={"help": "leave longer transcripts out of training, if there are any (tokens with eos)"},
     )
     concat_rate: float = field(
         default=0.0,
@@ -137,6 +141,7 @@ class SpeechTranslationTask(FairseqTask):
             seed=cfg.seed,
             max_samples=cfg.max_source_samples,
             max_tokens=cfg.max_target_tokens - 1,  # without eos
+            max_source_tokens=cfg.max_source_tokens - 1,
             concat_rate=cfg.concat_rate,
             concat_max_utterances=cfg.concat_max_utterances,
             concat_max_samples=cfg.concat_max_samples or None,
@@ -277,6 +282,9 @@ class SpeechTranslationTask(FairseqTask):
                 dataset.utterance_tokens + 1 > cfg.max_target_tokens
             ),
         }
+        if dataset.source_tokens is not None:
+            too_long = dataset.source_tokens + 1 > cfg.max_source_tokens
+            left_out[f"with more than {cfg.max_source_tokens} transcript tokens"] = too_long
         counts = ", ".join(f"{mask.sum():,} {reason}" for reason, mask in left_out.items())
         kept = ~np.any(list(left_out.values()), axis=0)
         if not kept.any():
@@ -308,6 +316,16 @@ class SpeechTranslationTask(FairseqTask):
     # -- model and validation
 
     def build_model(self, cfg, from_checkpoint=False):
+        """The model; for training, refuses one that has not a position for every token."""
+        for text in () if from_checkpoint else ("target", "source"):
+            tokens, positions = (
+                getattr(self.cfg, f"max_{text}_tokens"),
+                getattr(cfg, f"max_{text}_positions", None),
+            )
+            if positions is not None and tokens > positions:
+                raise ValueError(
+                    f"--max-{text}-tokens {tokens} is more than the --max-{text}-positions {positions} of the model"
+                )
         model = super().build_model(cfg, from_checkpoint)
         if self.cfg.eval_bleu:
             self.sequence_generator = self.build_generator([model], self.eval_bleu_args)

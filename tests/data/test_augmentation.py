@@ -30,19 +30,24 @@ def corpus(n_utterances, n_speakers, seed=0):
     n_speakers=st.integers(1, 8),
     max_samples=st.integers(20_000, 90_000),
     max_tokens=st.integers(20, 80),
+    max_source_tokens=st.integers(20, 80),
     any_speaker=st.booleans(),
 )
 @settings(max_examples=100, deadline=None)
-def test_plans_keep_the_limits(seed, epoch, n_utterances, n_speakers, max_samples, max_tokens, any_speaker):
+def test_plans_keep_the_limits(
+    seed, epoch, n_utterances, n_speakers, max_samples, max_tokens, max_source_tokens, any_speaker
+):
     samples, tokens, speakers = corpus(n_utterances, n_speakers, seed)
     augmentation = Augmentation(
         seed=seed,
         max_samples=max_samples,
         max_tokens=max_tokens,
+        max_source_tokens=max_source_tokens,
         concat_any_speaker=any_speaker,
         **ALL,
     )
-    plan = augmentation.plan(epoch, samples, tokens, speakers)
+    source_tokens = tokens[::-1]
+    plan = augmentation.plan(epoch, samples, tokens, speakers, source_tokens)
     for index, members in enumerate(plan.members):
         joined = members[members >= 0]
         assert joined[0] == index
@@ -58,6 +63,7 @@ def test_plans_keep_the_limits(seed, epoch, n_utterances, n_speakers, max_sample
         assert plan.samples[index] <= max(max_samples, samples[index])
         assert len(joined) == 1 or plan.samples[index] <= max_samples
         assert len(joined) == 1 or plan.tokens[index] <= max_tokens
+        assert len(joined) == 1 or source_tokens[joined].sum() <= max_source_tokens
 
 
 @given(seed=st.integers(0, 1000), index=st.integers(0, 19))

@@ -101,6 +101,34 @@ def test_long_targets_are_left_out(prepared_data):
     assert max(dataset.size(index)[1] for index in range(len(dataset))) <= 4
 
 
+def test_long_transcripts_are_left_out_and_counted(prepared_data, caplog):
+    task = task_of(prepared_data, max_source_tokens=5)
+    with caplog.at_level(logging.WARNING):
+        task.load_dataset("train")
+    dataset = task.dataset("train")
+    assert 0 < len(dataset) < 24
+    assert max(len(dataset[index]["transcript"]) for index in range(len(dataset))) <= 5
+    assert f"{24 - len(dataset)} with more than 5 transcript tokens" in caplog.text
+
+
+def test_joined_transcripts_keep_max_source_tokens(prepared_data):
+    task = task_of(prepared_data, max_source_tokens=20, concat_rate=1.0, concat_max_utterances=5)
+    task.load_dataset("train")
+    dataset = task.dataset("train")
+    lengths = [len(dataset[index]["transcript"]) for index in range(len(dataset))]
+    assert 15 < max(lengths) <= 20
+
+
+@pytest.mark.parametrize("text", ["target", "source"])
+def test_more_tokens_than_the_model_has_positions_are_an_error(prepared_data, text):
+    task = task_of(prepared_data, **{f"max_{text}_tokens": 600})
+    cfg = OmegaConf.create({"_name": "hubert_deltalm", f"max_{text}_positions": 512})
+    with pytest.raises(
+        ValueError, match=f"--max-{text}-tokens 600 is more than the --max-{text}-positions 512"
+    ):
+        task.build_model(cfg)
+
+
 def test_joined_targets_keep_max_target_tokens(prepared_data):
     task = task_of(prepared_data, max_target_tokens=20, concat_rate=1.0, concat_max_utterances=5)
     task.load_dataset("train")
