@@ -21,6 +21,7 @@ class Segment(NamedTuple):
     speaker: str
     src_text: str
     tgt_text: str
+    problem: str = ""  # what is wrong with its times, which then are 0
 
 
 def read_split(folder: Path, split: str, src_lang: str, tgt_lang: str, pool: Pool) -> Iterator[Segment]:
@@ -94,9 +95,11 @@ def _parse_segment(where: str, number: int, item, src_text: str, tgt_text: str) 
     for key in ("wav", "offset", "duration"):
         if key not in item:
             raise ValueError(f"{where}: no {key}; found {', '.join(map(str, item))}")
+    speaker = str(item.get("speaker_id", item["wav"]))
+    segment = Segment(number, str(item["wav"]), item["offset"], item["duration"], speaker, src_text, tgt_text)
     for key in ("offset", "duration"):
         # not bool, which is an int; not nan, which compares as false
         if type(item[key]) not in (int, float) or not 0 <= item[key] < float("inf"):
-            raise ValueError(f"{where}: {key} must be a number of seconds, found {item[key]!r}")
-    speaker = str(item.get("speaker_id", item["wav"]))
-    return Segment(number, str(item["wav"]), item["offset"], item["duration"], speaker, src_text, tgt_text)
+            problem = f"{key} must be a number of seconds, found {item[key]!r}"
+            return segment._replace(offset=0.0, duration=0.0, problem=" ".join(problem.split()))
+    return segment

@@ -90,7 +90,9 @@ def check_talk(job: tuple) -> list:
 
 
 def _check_segment(segment: Segment, n_samples: int, limits: Optional[Limits]):
-    """The utterance of a segment (without id and audio), and (reason, detail) if it must be left out."""
+    """The utterance of a segment (without id and audio), if it has one, and (reason, detail) to leave it out."""
+    if segment.problem:
+        return None, ("bad time", segment.problem)
     offset = round(segment.offset * SAMPLE_RATE)
     end = round((segment.offset + segment.duration) * SAMPLE_RATE)
     if n_samples < end <= n_samples + END_TOLERANCE:

@@ -142,11 +142,15 @@ def test_report_has_hours_kept_dropped_and_absent_splits(corpus, prepare):
 
 def test_dropped_segments_are_listed(corpus, prepare):
     change_text(corpus, "de", 5, " ")
+    change_segment(corpus, 7, duration="long")
     run, out = prepare("--skip-bad", "--min-seconds", "0.25")
     assert run.returncode == 0, run.stderr
     header, *lines = [line.split("\t") for line in (out / "dropped.tsv").read_text().splitlines()]
     assert header == ["split", "segment", "wav", "reason", "detail"]
     assert ["train", "5", "ted_train_1.wav", "empty target", ""] in lines
+    found = "duration must be a number of seconds, found 'long'"
+    assert ["train", "7", "ted_train_1.wav", "bad time", found] in lines
+    assert "1 bad time" in run.stdout
     short = [line for line in lines if line[3] == "too short"]
     assert short
     assert all(line[4] == "0.2 s" for line in short)
@@ -247,6 +251,16 @@ BAD_ROWS = {
         "segment 7 (ted_train_1.wav): no audio 0 s at",
         1,
     ),
+    "non-number": (
+        lambda c: change_segment(c, 2, offset="soon"),
+        "segment 2 (ted_train_1.wav): bad time offset must be a number of seconds, found 'soon'",
+        1,
+    ),
+    "negative": (
+        lambda c: change_segment(c, 2, duration=-1.0),
+        "segment 2 (ted_train_1.wav): bad time duration must be a number of seconds, found -1.0",
+        1,
+    ),
 }
 
 
@@ -267,14 +281,6 @@ def test_bad_segment_stops_it_with_file_and_row_unless_skipped(corpus, case, pre
 
 
 BROKEN = {
-    "non-number": (
-        lambda c: change_segment(c, 2, offset="soon"),
-        "train.yaml, segment 2: offset must be a number of seconds, found 'soon'",
-    ),
-    "negative": (
-        lambda c: change_segment(c, 2, duration=-1.0),
-        "train.yaml, segment 2: duration must be a number of seconds, found -1.0",
-    ),
     "no wav": (
         lambda c: (c / "txt" / "train.yaml").write_text("- {offset: 1.0, duration: 2.0}\n"),
         "train.yaml, segment 1: no wav; found offset, duration",
