@@ -45,6 +45,8 @@ class SpeechTranslationCriterion(LabelSmoothedCrossEntropyWithCtcCriterion):
         if mt_loss_weight > 0 and task.transcript_dictionary is None:
             raise ValueError("--mt-loss-weight: the data's config.yaml has no 'source' vocabulary")
         self.mt_loss_weight = mt_loss_weight
+        if mt_loss_weight > 0:
+            task.needs_transcripts = True
 
     def forward(self, model, sample, reduce=True):
         """The loss of a batch, the number it is to be divided by, and what is logged."""

@@ -14,7 +14,7 @@ from omegaconf import II, OmegaConf
 
 from fairseq_prune.data.augmentation import Augmentation
 from fairseq_prune.data.config import CONFIG_FILE, DataConfig
-from fairseq_prune.data.manifest import check_audio, read_manifest
+from fairseq_prune.data.manifest import Utterance, check_audio, read_manifest
 from fairseq_prune.data.speech_translation_dataset import SpeechTranslationDataset
 from fairseq_prune.data.vocabulary import Vocabulary, VocabularyBPE
 from fairseq_prune.tasks.corpus_scores import CorpusScores
@@ -105,6 +105,7 @@ class SpeechTranslationTask(FairseqTask):
         self.vocabularies = {}
         self.data = None
         self.scores = CorpusScores()
+        self.needs_transcripts = self.ctc_text == "source"  # a criterion may need them too
         self._state = None
         # a missing directory is told when it is needed: a checkpoint may bring the vocabularies
         if cfg.data and (Path(cfg.data) / CONFIG_FILE).is_file():
@@ -266,12 +267,21 @@ class SpeechTranslationTask(FairseqTask):
             augmentation=self.augmentation,
         )
         if training:
+            self._check_transcripts(utterances, path)
             self._filter(dataset, path)
         hours = dataset.utterance_samples.sum() / 16000 / 3600
         logger.info(f"{path}: {len(dataset):,} utterances, {hours:.2f} h")
         if self.cfg.cache_audio:
             dataset.cache_audio()
         self.datasets[split] = dataset
+
+    def _check_transcripts(self, utterances: list[Utterance], path: Path) -> None:
+        empty = [line for line, row in enumerate(utterances, start=2) if not row.src_text.strip()]
+        if empty and self.needs_transcripts:
+            raise ValueError(
+                f"{path}, line {empty[0]}: src_text is empty ({len(empty):,} such lines), but CTC on the source "
+                "text (--ctc-text source) or --mt-loss-weight needs it"
+            )
 
     def _filter(self, dataset: SpeechTranslationDataset, path: Path) -> None:
         cfg, samples = self.cfg, dataset.utterance_samples

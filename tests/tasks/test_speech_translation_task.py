@@ -11,6 +11,7 @@ import torch
 from fairseq.tasks import TASK_REGISTRY
 from omegaconf import OmegaConf
 
+from fairseq_prune.criterions.speech_translation import SpeechTranslationCriterion
 from fairseq_prune.data.manifest import read_manifest, write_manifest
 from fairseq_prune.data.vocabulary import Vocabulary
 from fairseq_prune.tasks.speech_translation import SpeechTranslationConfig, SpeechTranslationTask
@@ -201,6 +202,27 @@ def test_row_with_a_non_number_is_named(data):
     edit(data, "dev", n_frames="many")
     with pytest.raises(ValueError, match=r"dev\.tsv, line 3: n_frames must be .* found 'many'"):
         task_of(data).load_dataset("dev")
+
+
+MT_LOSS = dict(sentence_avg=False, label_smoothing=0.1, ignore_prefix_size=0, report_accuracy=False)
+
+
+@pytest.mark.parametrize("loss", ["ctc", "mt"])
+def test_empty_transcript_that_training_needs_is_named(data, loss):
+    edit(data, "train", src_text=" ")
+    edit(data, "dev", src_text="")
+    task = task_of(data, ctc_text="source" if loss == "ctc" else "none")
+    if loss == "mt":
+        SpeechTranslationCriterion(task, ctc_weight=0.0, mt_loss_weight=1.0, **MT_LOSS)
+    task.load_dataset("dev")
+    with pytest.raises(ValueError, match=r"train\.tsv, line 3: src_text is empty \(1 such lines\)") as error:
+        task.load_dataset("train")
+    one_line(error)
+
+
+def test_empty_transcript_that_nothing_needs_is_no_error(data):
+    edit(data, "train", src_text="")
+    task_of(data, ctc_text="target").load_dataset("train")
 
 
 def test_missing_data_directory_is_named_when_it_is_needed(tmp_path):
