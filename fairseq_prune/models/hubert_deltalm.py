@@ -275,11 +275,14 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
 class HubertDeltaLMBase(HubertDeltaLM):
     """HuBERT base and DeltaLM base: the defaults.
 
-    No layers of DeltaLM's encoder lie between: HuBERT's twelve already model context, more would cost as much
-    as the pruning saves, and it is the decoder's cross-attention that has to learn to read speech either way.
+    No layers of DeltaLM's encoder lie between, as in the published method, which joins HuBERT to DeltaLM's
+    decoder. HuBERT's twelve layers model context already, and more would eat what pruning saves. In billions of
+    multiply-accumulates for 10 s of speech (499 frames, `pruning.counting`): HuBERT's twelve layers 47.0; keep
+    ratio 0.9 from layer 4 on saves 13.2 of them, and leaves 197 frames. Six layers of DeltaLM's encoder behind the
+    adaptor's stride of 2 would take 11.2 without pruning (250 frames), 4.3 with it (99 frames).
     """
 
 
 @register_model("hubert_deltalm_tiny", dataclass=HubertDeltaLMTinyConfig)
 class HubertDeltaLMTiny(HubertDeltaLM):
-    """2.5 million random weights, trainable on two cores in minutes."""
+    """2.1 million random weights with a vocabulary of 100, trainable on two cores in minutes."""

@@ -9,8 +9,9 @@ from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
 
-from fairseq_prune.models.hubert_deltalm import DECODER_PARTS
+from fairseq_prune.models.hubert_deltalm import DECODER_PARTS, build_hubert, hubert_pruning
 from fairseq_prune.models.hubert_deltalm_config import HubertDeltaLMConfig, HubertDeltaLMTinyConfig
+from fairseq_prune.pruning.counting import transformer_layer_macs
 
 SAMPLES = 8000
 SMALL = dict(
@@ -310,3 +311,16 @@ def test_warm_up_of_pruning_follows_the_updates():
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make_model(**options)
+
+
+def test_the_sizes_in_the_docstrings_hold():
+    """In billions of multiply-accumulates for 10 s of speech."""
+    hubert, tiny = (build_hubert(cfg)[0] for cfg in (HubertDeltaLMConfig(), HubertDeltaLMTinyConfig()))
+    frames, macs = hubert.frame_counts(160000)[-1], hubert.macs(160000)
+    hubert.pruning = hubert_pruning(HubertDeltaLMConfig(token_keep_ratio=0.9, token_keep_start_layer=4), 12)
+    assert [frames, hubert.frame_counts(160000)[-1]] == [499, 197]
+    layers = macs["attention"] + macs["feed_forward"]
+    text_layers = [6 * sum(transformer_layer_macs(n, n, 768, 3072, 12).values()) for n in (250, 99)]
+    figures = [layers, macs["total"] - hubert.macs(160000)["total"], *text_layers, macs["extractor"]]
+    assert [round(figure / 1e9, 1) for figure in figures] == [47.0, 13.2, 11.2, 4.3, 24.5]
+    assert round(tiny.macs(160000)["extractor"] / 1e9, 2) == 0.29
