@@ -18,6 +18,20 @@ def conv_output_length(length: int, layers: Sequence[tuple[int, int]]) -> int:
     return length
 
 
+def samples_of_a_frame(layers: Sequence[tuple[int, int]]) -> int:
+    """The fewest samples of which unpadded convolutions of (kernel, stride) make a frame."""
+    samples = 1
+    for kernel, stride in reversed(layers):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def chunked_frame_lengths(lengths: Sequence[int], samples: int, frames: int) -> list[int]:
+    """Valid frames as fairseq counts them: ``samples`` fall into as many equal parts as there are ``frames``."""
+    chunk = samples // frames
+    return [min(frames, (n - 1) // chunk + 1) for n in lengths]
+
+
 def masked_norm(x: Tensor, lengths: Sequence[int], eps: float) -> Tensor:
     """Normalise each channel over an utterance's valid steps: (batch, channels, time), returned as such."""
     valid = torch.ones(x.shape[0], x.shape[2], device=x.device)
@@ -68,6 +82,19 @@ def extract_conv_features(
                 kernel_stride = [(module.kernel_size[0], module.stride[0])]
                 lengths = [conv_output_length(n, kernel_stride) for n in lengths]
     return x
+
+
+def positional_features(pos_conv: nn.Sequential, x: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+    """fairseq's positional convolution of frames (batch, frames, dim), which are zero on padding.
+
+    With ``padding_mask`` (batch, frames) the convolution sees zeros there also behind a batch norm.
+    """
+    x = x.transpose(1, 2)
+    for module in pos_conv:
+        x = module(x)
+        if isinstance(module, nn.BatchNorm1d) and padding_mask is not None:
+            x = x.masked_fill(padding_mask.unsqueeze(1), 0)
+    return x.transpose(1, 2)
 
 
 def _masked_group_norm(norm: Fp32GroupNorm, x: Tensor, lengths: list[int]) -> Tensor:

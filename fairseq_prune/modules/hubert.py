@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F
 from fairseq.models.hubert import HubertConfig, HubertModel
 from fairseq.modules import GradMultiply
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_prune.modules.attention import self_attention
 from fairseq_prune.modules.convolution import (
+    chunked_frame_lengths,
     conv_output_length,
     extract_conv_features,
     normalize_waveform,
+    positional_features,
+    samples_of_a_frame,
 )
 from fairseq_prune.modules.masking import seeded_generator, span_mask
 from fairseq_prune.pruning import tokens
@@ -27,12 +30,17 @@ SAMPLE_RATE = 16000  # Hz
 
 @dataclass
 class TokenPruning:
-    """How frames are dropped: a keep ratio for each layer (`schedules.layer_keep_ratios`) and a criterion."""
+    """How frames are dropped: a keep ratio for each layer (`schedules.layer_keep_ratios`) and a criterion.
+
+    minimum: frames that an utterance keeps at least. warmup_updates: over which ratios fall from 1.0.
+    seed: of the criterion "random", under which utterances of one length keep the same places.
+    """
 
     keep_ratios: Sequence[float]
     criterion: str = "received"
     minimum: int = 1
     warmup_updates: int = 0
+    seed: int = 0
 
     def __post_init__(self):
         if self.criterion not in tokens.CRITERIA:
@@ -113,7 +121,7 @@ class TokenPrunedHubert(HubertModel):
         self.pruning = pruning or TokenPruning([1.0] * len(self.encoder.layers))
         self.normalize = normalize
         self.pad_invariant = pad_invariant
-        self.num_updates = 0
+        self.num_updates: Optional[int] = None  # unknown: the warm-up is over
 
     @property
     def _convs(self):
@@ -142,16 +150,11 @@ class TokenPrunedHubert(HubertModel):
             mask: mask spans of frames and channels (`masking.span_mask`), of cfg's probabilities and lengths.
             trace: also record the frame positions that survive each layer.
 
-        Raises:
-            ValueError: an utterance is too short for one frame.
+        An utterance that is too short for a frame is filled up with zeros to one.
         """
-        frame_lengths = [conv_output_length(n, self.kernels_strides) for n in lengths]
-        if min(frame_lengths) < 1:
-            raise ValueError(
-                f"an utterance of {min(lengths)} samples is too short for the encoder,"
-                f" whose first frame needs {self._samples_of_a_frame()}"
-            )
-        source = source.to(self.mask_emb.dtype)
+        shortest = samples_of_a_frame(self.kernels_strides)
+        lengths = [max(n, shortest) for n in lengths]
+        source = F.pad(source, (0, max(0, shortest - source.shape[1]))).to(self.mask_emb.dtype)
         if self.normalize:
             source = normalize_waveform(source, lengths)
         features = self.forward_features(source, lengths if self.pad_invariant else None)
@@ -159,6 +162,10 @@ class TokenPrunedHubert(HubertModel):
         if self.post_extract_proj is not None:
             x = self.post_extract_proj(x)
         x = self.dropout_input(x)
+        if self.pad_invariant:
+            frame_lengths = [conv_output_length(n, self.kernels_strides) for n in lengths]
+        else:
+            frame_lengths = chunked_frame_lengths(lengths, source.shape[1], x.shape[1])
         padding_mask = tokens.padding_mask_of(frame_lengths, x.shape[1], x.device)
         if mask:
             x = self._mask(x, frame_lengths)
@@ -168,7 +175,10 @@ class TokenPrunedHubert(HubertModel):
         return frames
 
     def frame_counts(self, samples: int) -> list[int]:
-        """Frames of an utterance of ``samples``: entering the first layer, and leaving each layer."""
+        """Frames of an utterance of ``samples``: entering the first layer, and leaving each layer.
+
+        All 0 of what is too short for a frame, though `forward` makes one of it.
+        """
         counts = [conv_output_length(samples, self.kernels_strides)]
         for index in range(len(self.encoder.layers)):
             counts.extend(self._keep_counts(index, counts[-1:]))
@@ -177,9 +187,10 @@ class TokenPrunedHubert(HubertModel):
     def macs(self, samples: int) -> dict[str, int]:
         """MACs by stage for one utterance of ``samples`` (see `counting.hubert_macs`)."""
         layers = self.encoder.layers
+        samples = max(samples, samples_of_a_frame(self.kernels_strides))
         frames = self.frame_counts(samples)
         scored = self.pruning.criterion == "received"
-        pos_conv = self.encoder.pos_conv[0]
+        pos_conv = next(module for module in self.encoder.pos_conv if isinstance(module, nn.Conv1d))
         return hubert_macs(
             samples,
             [
@@ -194,12 +205,6 @@ class TokenPrunedHubert(HubertModel):
             frames,
             [scored and after < before for before, after in zip(frames, frames[1:])],
         )
-
-    def _samples_of_a_frame(self) -> int:
-        samples = 1
-        for kernel, stride in reversed(self.kernels_strides):
-            samples = (samples - 1) * stride + kernel
-        return samples
 
     def _mask(self, x: Tensor, lengths: list[int]) -> Tensor:
         batch, frames, dim = x.shape
@@ -219,7 +224,7 @@ class TokenPrunedHubert(HubertModel):
         x = frames.x
         if frames.padding_mask is not None:
             x = x.masked_fill(frames.padding_mask.unsqueeze(-1), 0)
-        x = x + encoder.pos_conv(x.transpose(1, 2)).transpose(1, 2)
+        x = x + positional_features(encoder.pos_conv, x, frames.padding_mask if self.pad_invariant else None)
         if not encoder.layer_norm_first:
             x = encoder.layer_norm(x)
         frames.x = F.dropout(x, p=encoder.dropout, training=self.training)
@@ -259,7 +264,8 @@ class TokenPrunedHubert(HubertModel):
         ratio = self.pruning.keep_ratios[index]
         if ratio == 1.0:
             return lengths
-        ratio = warmed_up_ratio(ratio, self.num_updates, self.pruning.warmup_updates)
+        if self.num_updates is not None:
+            ratio = warmed_up_ratio(ratio, self.num_updates, self.pruning.warmup_updates)
         return tokens.keep_counts(lengths, ratio, self.pruning.minimum)
 
     def _drop(
@@ -286,7 +292,8 @@ class TokenPrunedHubert(HubertModel):
                 scores = residual.detach().float().norm(dim=-1)
             else:
                 # other frames at every update and layer, always the same ones in evaluation
-                seed = index + len(self.encoder.layers) * (self.num_updates if self.training else 0)
+                update = (self.num_updates or 0) if self.training else 0
+                seed = index + len(self.encoder.layers) * (update + 1_000_003 * self.pruning.seed)
                 scores = tokens.random_scores(frames.lengths, frames.x.shape[1], seed, device)
             indices, padding_mask = tokens.top_frames(scores, frames.lengths, counts)
         frames.select(indices, padding_mask, counts)

@@ -75,7 +75,7 @@ class SpeechEncoder(FairseqEncoder):
         x, lengths, positions = self.adaptor(frames.x, frames.lengths, frames.positions)
         x = self.norm(x)
         if self.memory_positions:
-            before_pruning = conv_output_length(src_tokens.shape[1], hubert.kernels_strides)
+            before_pruning = max(1, conv_output_length(src_tokens.shape[1], hubert.kernels_strides))
             x = x + self._position_embedding(positions, before_pruning).to(x.dtype)
         padding_mask = padding_mask_of(lengths, x.shape[1], x.device)
         if self.text_encoder is not None:

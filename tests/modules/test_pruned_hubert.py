@@ -41,13 +41,18 @@ def in_a_batch(waveform, others=(20000, 12000)):
     return batch, lengths
 
 
+def reference_of(hubert, form="base"):
+    """fairseq's own model with the weights of ``hubert``."""
+    reference = HubertModel(HubertConfig(**SIZES, **FORMS[form]), TASK, [None]).eval()
+    reference.load_state_dict(hubert.state_dict(), strict=False)
+    return reference
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_unpadded_output_equals_fairseqs(form):
     hubert = make_hubert(form, ratios=[1.0] * 4)
-    reference = HubertModel(HubertConfig(**SIZES, **FORMS[form]), TASK, [None]).eval()
-    reference.load_state_dict(hubert.state_dict(), strict=False)
     waveform = torch.randn(2, SAMPLES)
-    expected, _ = reference.extract_features(waveform)
+    expected, _ = reference_of(hubert, form).extract_features(waveform)
     torch.testing.assert_close(hubert(waveform, [SAMPLES] * 2).x, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -55,9 +60,7 @@ def test_unpadded_output_equals_fairseqs(form):
 def test_unpadded_output_equals_torchaudios(form):
     torchaudio = pytest.importorskip("torchaudio")
     hubert = make_hubert(form, ratios=[1.0] * 4)
-    original = HubertModel(HubertConfig(**SIZES, **FORMS[form]), TASK, [None]).eval()
-    original.load_state_dict(hubert.state_dict(), strict=False)
-    reference = torchaudio.models.wav2vec2.utils.import_fairseq_model(original).eval()
+    reference = torchaudio.models.wav2vec2.utils.import_fairseq_model(reference_of(hubert, form)).eval()
     waveform = torch.randn(2, SAMPLES)
     expected, _ = reference(waveform)
     torch.testing.assert_close(hubert(waveform, [SAMPLES] * 2).x, expected, rtol=1e-4, atol=1e-4)
@@ -76,17 +79,24 @@ def test_output_and_kept_frames_are_the_same_alone_and_in_a_batch(form, criterio
     torch.testing.assert_close(batch.x[1, :kept], alone.x[0], rtol=1e-4, atol=1e-4)
 
 
-def test_fairseqs_padding_is_an_option_and_changes_the_answer():
-    hubert = make_hubert(ratios=[1.0] * 4, pad_invariant=False)
-    reference = HubertModel(HubertConfig(**SIZES, required_seq_len_multiple=1), TASK, [None]).eval()
-    reference.load_state_dict(hubert.state_dict(), strict=False)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("longest", [20000, 20011, 19999])
+def test_fairseqs_padding_is_an_option_and_gives_all_that_fairseq_gives(form, longest):
+    hubert = make_hubert(form, ratios=[1.0] * 4, pad_invariant=False)
     waveform = torch.randn(SAMPLES)
-    batch, lengths = in_a_batch(waveform)
-    padded = hubert(batch, lengths)
-    expected = reference.feature_extractor(batch)
-    torch.testing.assert_close(hubert.forward_features(batch), expected, rtol=1e-4, atol=1e-4)
-    alone = hubert(waveform.unsqueeze(0), [SAMPLES])
-    assert (padded.x[1, : alone.lengths[0]] - alone.x[0]).abs().max() > 0.01
+    batch, lengths = in_a_batch(waveform, (longest, 12000))
+    padding = torch.arange(longest) >= torch.tensor(lengths)[:, None]
+    expected, frame_padding = reference_of(hubert, form).extract_features(batch, padding_mask=padding)
+    found = hubert(batch, lengths)
+    assert torch.equal(found.padding_mask, frame_padding)
+    torch.testing.assert_close(found.x, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_fairseqs_padding_changes_the_answer():
+    hubert = make_hubert(ratios=[1.0] * 4, pad_invariant=False)
+    waveform = torch.randn(SAMPLES)
+    alone, padded = hubert(waveform.unsqueeze(0), [SAMPLES]), hubert(*in_a_batch(waveform))
+    assert (padded.x[1, :49] - alone.x[0]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -165,11 +175,61 @@ def test_an_utterance_keeps_at_least_the_minimum():
     assert hubert(torch.randn(1, SAMPLES), [SAMPLES]).lengths == [5]
 
 
-def test_an_utterance_too_short_for_a_frame_is_refused():
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("samples", [0, 1, 300])
+def test_an_utterance_too_short_for_a_frame_becomes_one(samples, normalize):
+    hubert = make_hubert(normalize=normalize)
+    waveform = torch.randn(samples)
+    alone, batch = hubert(waveform.unsqueeze(0), [samples]), hubert(*in_a_batch(waveform))
+    assert alone.lengths == [1] and batch.lengths[1] == 1 and alone.x.isfinite().all()
+    torch.testing.assert_close(batch.x[1, :1], alone.x[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_keeping_every_frame_is_fairseqs_encoder_whatever_the_criterion(criterion):
+    hubert = make_hubert(criterion=criterion, ratios=[1.0] * 4)
+    waveform = torch.randn(2, SAMPLES)
+    expected, _ = reference_of(hubert).extract_features(waveform)
+    found = hubert(waveform, [SAMPLES] * 2)
+    assert found.sizes is None and torch.equal(found.positions[0], torch.arange(49))
+    torch.testing.assert_close(found.x, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_random_frames_follow_the_seed():
+    hubert = make_hubert(criterion="random")
+    waveform = torch.randn(1, SAMPLES)
+    kept = []
+    for seed in (0, 0, 1):
+        hubert.pruning.seed = seed
+        kept.append(hubert(waveform, [SAMPLES]).positions[0].tolist())
+    assert kept[0] == kept[1] != kept[2]
+
+
+def test_without_a_known_update_the_warm_up_is_over():
     hubert = make_hubert()
-    with pytest.raises(ValueError, match="utterance of 399 samples .* needs 400"):
-        hubert(torch.zeros(2, SAMPLES), [SAMPLES, 399])
-    assert hubert(torch.zeros(1, 400), [400]).lengths == [1]
+    hubert.pruning.warmup_updates = 100
+    assert hubert(torch.randn(1, SAMPLES), [SAMPLES]).lengths == [20]
+
+
+def with_batch_norm():
+    hubert = make_hubert(ratios=[1.0] * 4)
+    macs = hubert.macs(SAMPLES)
+    norm = torch.nn.BatchNorm1d(64)
+    norm.bias.data.fill_(1.0)
+    hubert.encoder.pos_conv.insert(0, norm)
+    return hubert.eval(), macs
+
+
+def test_macs_are_counted_behind_a_batch_norm():
+    hubert, macs = with_batch_norm()
+    assert hubert.macs(SAMPLES) == macs
+
+
+def test_padding_stays_zero_behind_a_batch_norm():
+    hubert, _ = with_batch_norm()
+    waveform = torch.randn(SAMPLES)
+    alone, batch = hubert(waveform.unsqueeze(0), [SAMPLES]), hubert(*in_a_batch(waveform))
+    torch.testing.assert_close(batch.x[1, :49], alone.x[0], rtol=1e-4, atol=1e-4)
 
 
 def masked_hubert(**options):

@@ -39,6 +39,11 @@ def test_positions_reach_as_far_as_the_frames_of_any_stride():
     torch.testing.assert_close(added[:, 0], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_too_short_for_a_frame_becomes_one_with_a_position():
+    out = make_encoder()(torch.randn(1, 300), torch.tensor([300]))["encoder_out"][0]
+    assert out.shape == (1, 1, 24) and out.isfinite().all()
+
+
 def test_ctc_logits_are_the_same_in_training_and_on_demand():
     encoder = make_encoder(ctc_classes=7)
     batch = {"src_tokens": torch.randn(2, 8000), "src_lengths": torch.tensor([8000, 6000])}
