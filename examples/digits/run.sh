@@ -25,11 +25,13 @@ prune() { # name, criterion, keep ratio: trains the dense model on with pruning
 [ -d "$out/data" ] || bash "$repo/examples/digits/prepare.sh" "$fsdd" "$out"
 train dense
 dense="$out/dense/checkpoint_best.pt"
+# as many further updates without pruning, so that what is compared was trained equally long
+prune unpruned received 1.0
 prune received-0.9 received 0.9
 prune received-0.8 received 0.8
 prune received-0.7 received 0.7
 prune random-0.7 random 0.7
 prune uniform-0.7 uniform 0.7
 python "$repo/scripts/sweep_pruning.py" --data "$out/data" --out "$out/report" --batch-size 16 \
-    --checkpoint "$dense" "$out"/{received-0.9,received-0.8,received-0.7,random-0.7,uniform-0.7}/checkpoint_best.pt \
+    --checkpoint "$out"/{unpruned,received-0.9,received-0.8,received-0.7,random-0.7,uniform-0.7}/checkpoint_best.pt \
     --keep-ratios 0.9 0.8 0.7 --criteria received random uniform
