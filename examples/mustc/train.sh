@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train on MuST-C as published: train.sh DATA HUBERT DELTALM OUT [options of fairseq-train]
+# Train on MuST-C: train.sh DATA HUBERT DELTALM OUT [options of fairseq-train]
 # GPUS=8 (default: all that there are). With fewer GPUs raise --update-freq to keep 16 batches an update.
 set -euo pipefail
 data=$1 hubert=$2 deltalm=$3 out=$4
