@@ -13,6 +13,7 @@ import tarfile
 import types
 import typing
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Mapping
 
 import numpy as np
 import omegaconf
@@ -83,6 +84,8 @@ def install():
         data_utils.np = _numpy_for_masks()
     if not hasattr(data_utils.batch_by_size, "keeps_last_batch"):
         data_utils.batch_by_size = _keep_last_batch(data_utils.batch_by_size)
+    if not hasattr(checkpoint_utils.load_model_ensemble, "checks_overrides"):
+        checkpoint_utils.load_model_ensemble = _check_overrides(checkpoint_utils.load_model_ensemble)
     # fairseq's models and optimizers call `eval` on options, which a checkpoint may have set; fairseq has imported
     # all modules that do so, and a module's own name comes before the builtin
     for name, module in list(sys.modules.items()):
@@ -123,6 +126,44 @@ def load_weights_only(file, map_location="cpu", mmap=False):
             raise
         name = refused.group(1) if "." in refused.group(1) else f"builtins.{refused.group(1)}"
         raise RefusedGlobal(f"{path}: refused, asks for {name}, which is no safe class") from error
+
+
+def refuse_unknown_overrides(path, cfg, overrides):
+    """Check the options to override: those that a checkpoint has not, fairseq ignores.
+
+    Args:
+        cfg: the checkpoint's configuration, brought up to date.
+        overrides: {option: value}, or {section: {option: value}}.
+
+    Raises:
+        ValueError: names an option that no section has.
+    """
+    sections = {
+        name: section for name, section in cfg.items() if isinstance(section, (argparse.Namespace, Mapping))
+    }
+    for name, value in (overrides or {}).items():
+        nested = value if name in sections and isinstance(value, dict) else ()
+        unknown = [option for option in nested if option not in sections[name]]
+        if name not in cfg and not any(name in section for section in sections.values()):
+            unknown = [name]
+        if unknown:
+            raise ValueError(f"{path}: has no option {unknown[0]!r} that could be overridden")
+
+
+def _check_overrides(load_model_ensemble):
+    """For `fairseq-generate --model-overrides`; not below it, where fairseq's own models override what may be absent.
+
+    A language model, which comes without task, gets the same overrides as the translation model.
+    """
+
+    def load(filenames, arg_overrides=None, task=None, *args, **kwargs):
+        models, cfg = load_model_ensemble(filenames, arg_overrides, task, *args, **kwargs)
+        if task is not None:
+            refuse_unknown_overrides(filenames[-1], cfg, arg_overrides)
+        return models, cfg
+
+    load.checks_overrides = True
+    return load
 
 
 def evaluate_literals(expression):

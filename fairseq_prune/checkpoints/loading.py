@@ -1,8 +1,6 @@
 """Reading checkpoint files without running code from them, and strict loading with readable errors."""
 
 import re
-from argparse import Namespace
-from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,17 +55,9 @@ def load_fairseq_state(path, overrides=None):
     cfg, state["args"] = state.get("cfg"), None  # fairseq has turned the args of old files into a cfg
     if cfg is None:
         raise ValueError(f"{path}: not a checkpoint of fairseq: it holds no configuration")
-    for name in overrides or {}:
-        if name not in cfg and not any(name in _options(section) for section in cfg.values()):
-            raise ValueError(f"{path}: has no option {name!r} that could be overridden")
+    compat.refuse_unknown_overrides(path, cfg, overrides)
     overwrite_args_by_name(cfg, overrides or {})
     return state
-
-
-def _options(section):
-    if isinstance(section, Namespace):
-        return vars(section)
-    return section if isinstance(section, Mapping) else {}
 
 
 @contextmanager

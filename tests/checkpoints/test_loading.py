@@ -216,6 +216,14 @@ def test_an_override_that_names_no_option_is_an_error(tmp_path):
         load_fairseq_state(path, {"dropuot": 0.5})
 
 
+@pytest.mark.parametrize("overrides", [{"modle": {}}, {"model": {"modle": 1}}])
+def test_a_nested_override_that_names_no_option_is_an_error(tmp_path, overrides):
+    path = save_as_fairseq(tmp_path / "a.pt", cfg=CFG, args=None)
+    with pytest.raises(ValueError, match=r"a\.pt: has no option 'modle' that could be overridden"):
+        load_fairseq_state(path, overrides)
+    assert load_fairseq_state(path, {"model": {"dropout": 0.5}})["cfg"].model.dropout == 0.5
+
+
 @pytest.mark.parametrize("cfg", [{}, {"cfg": None}])
 def test_a_state_without_configuration_is_an_error(tmp_path, cfg):
     with pytest.raises(ValueError, match=r"a\.pt: not a checkpoint of fairseq: it holds no configuration"):

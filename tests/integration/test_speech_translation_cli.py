@@ -39,6 +39,9 @@ def test_pruning_can_be_overridden_at_generation(trained, prepared_data, tmp_pat
     arguments = generate_arguments(prepared_data, trained, "--model-overrides", overrides)
     code, output = run("fairseq-generate", *arguments, cwd=tmp_path)
     assert code != 0 and output.strip().endswith("found 0.0, expected a share of frames to keep in (0, 1]")
+    arguments = generate_arguments(prepared_data, trained, "--model-overrides", "{'token_keep_ration': 0.5}")
+    code, output = run("fairseq-generate", *arguments, cwd=tmp_path)
+    assert code != 0 and output.strip().endswith("has no option 'token_keep_ration' that could be overridden")
     overrides = "{'token_keep_ratio': 0.5, 'token_keep_criterion': 'merge'}"
     arguments = generate_arguments(prepared_data, trained, "--model-overrides", overrides)
     assert run("fairseq-generate", *arguments, cwd=tmp_path)[0] == 0
