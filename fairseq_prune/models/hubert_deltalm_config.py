@@ -47,7 +47,8 @@ class HubertDeltaLMConfig(FairseqDataclass):
     hubert_input_dropout: float = option(0.0, "dropout of the features that enter the transformer")
     hubert_layerdrop: float = option(
         0.0,
-        "probability of leaving out a HuBERT layer in training; on several GPUs use --ddp-backend legacy_ddp",
+        "probability of leaving out a HuBERT layer in training, with its pruning;"
+        " on several GPUs use --ddp-backend legacy_ddp",
     )
     mask_prob: float = option(0.0, "share of frames masked in training, in spans (SpecAugment on features)")
     mask_length: int = option(10, "length of a masked span, in frames")

@@ -5,6 +5,8 @@ import torch
 from fairseq.models.hubert import HubertConfig, HubertModel
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 
+from fairseq_prune.checkpoints.hubert import hubert_config, read_hubert
+from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.modules.hubert import TokenPrunedHubert, TokenPruning
 from fairseq_prune.pruning.tokens import CRITERIA
 
@@ -63,6 +65,35 @@ def test_unpadded_output_equals_torchaudios(form):
     reference = torchaudio.models.wav2vec2.utils.import_fairseq_model(reference_of(hubert, form)).eval()
     waveform = torch.randn(2, SAMPLES)
     expected, _ = reference(waveform)
+    torch.testing.assert_close(hubert(waveform, [SAMPLES] * 2).x, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_unpadded_output_equals_transformers(form, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    names = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+    cfg = transformers.HubertConfig(
+        conv_dim=[32] * 7,
+        conv_kernel=[10, 3, 3, 3, 3, 2, 2],
+        conv_stride=[5, 2, 2, 2, 2, 2, 2],
+        num_hidden_layers=2,
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        **(names if form == "large" else {}),
+    )
+    torch.manual_seed(1)
+    reference = transformers.HubertModel(cfg).eval()
+    for parameter in reference.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    reference.save_pretrained(tmp_path)
+    checkpoint = read_hubert(tmp_path)
+    hubert = TokenPrunedHubert(hubert_config(checkpoint.config)).eval()
+    load_state_dict_strictly(hubert, checkpoint.state_dict, str(tmp_path))
+    waveform = torch.randn(2, SAMPLES)
+    expected = reference(waveform).last_hidden_state
     torch.testing.assert_close(hubert(waveform, [SAMPLES] * 2).x, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -97,6 +97,28 @@ def test_received_attention_in_half_precision_keeps_nearly_the_same_frames(half_
     assert half.dtype == torch.float32 and len(kept & kept_half) >= 136
 
 
+def test_autocast_changes_no_choice():
+    q, k, v = torch.randn(3, 2, 4, 60, 16)
+    x = torch.randn(2, 60, 8)
+    expected = tokens.attention_and_received(q, k, v)
+    merged = tokens.merge_frames(x, x, None, [60, 50], [40, 35])
+    with torch.autocast("cpu", torch.bfloat16):
+        for found, wanted in zip(tokens.attention_and_received(q, k, v), expected):
+            assert found.dtype == wanted.dtype and torch.equal(found, wanted)
+        for found, wanted in zip(tokens.merge_frames(x, x, None, [60, 50], [40, 35]), merged):
+            assert found.dtype == wanted.dtype and torch.equal(found, wanted)
+
+
+def test_what_lies_behind_the_valid_frames_does_not_take_part_in_merging():
+    x = torch.randn(2, 12, 5)
+    far = x.clone()
+    far[1, 7:] = 1e3
+    for found, wanted in zip(
+        tokens.merge_frames(x, x, None, [12, 7], [8, 4]), tokens.merge_frames(far, far, None, [12, 7], [8, 4])
+    ):
+        assert torch.equal(found, wanted)
+
+
 def test_random_scores_do_not_depend_on_the_batch():
     alone = tokens.random_scores([7], 7, seed=3, device=torch.device("cpu"))
     batch = tokens.random_scores([9, 7], 9, seed=3, device=torch.device("cpu"))
