@@ -102,6 +102,9 @@ class SpeechTranslationDataset(FairseqDataset):
     def _index(self) -> None:
         self.utterance_samples = np.array([u.n_frames for u in self.utterances], dtype=np.int64)
         self.utterance_tokens = self.streams["target"].tokens.lengths  # without eos
+        self.source_tokens = None  # likewise, of the transcripts
+        if "transcript" in self.streams:
+            self.source_tokens = self.streams["transcript"].tokens.lengths
         self._speakers = np.unique([u.speaker for u in self.utterances], return_inverse=True)[1]
         self._cache = None
         self.epoch = None
@@ -149,7 +152,7 @@ class SpeechTranslationDataset(FairseqDataset):
         if epoch != self.epoch:
             self.epoch = epoch
             self.items = self.augmentation.plan(
-                epoch, self.utterance_samples, self.utterance_tokens, self._speakers
+                epoch, self.utterance_samples, self.utterance_tokens, self._speakers, self.source_tokens
             )
 
     def __len__(self) -> int:
