@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+import torch
 from fairseq import utils
 from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy_with_ctc import (
@@ -10,12 +11,17 @@ from fairseq.criterions.label_smoothed_cross_entropy_with_ctc import (
     LabelSmoothedCrossEntropyWithCtcCriterionConfig,
 )
 from fairseq.logging import metrics
+from torch import Tensor
 
 
 @dataclass
 class SpeechTranslationCriterionConfig(LabelSmoothedCrossEntropyWithCtcCriterionConfig):
     ctc_weight: float = field(
-        default=0.0, metadata={"help": "weight of the CTC loss on the encoder; needs --ctc-text of the task"}
+        default=0.0,
+        metadata={
+            "help": "weight of the CTC loss on the encoder; needs --ctc-text of the task. Where pruning leaves an "
+            "utterance fewer frames than its CTC text needs, its loss is 0: ctc_infeasible is the logged share"
+        },
     )
     mt_loss_weight: float = field(
         default=0.0,
@@ -48,9 +54,18 @@ class SpeechTranslationCriterion(LabelSmoothedCrossEntropyWithCtcCriterion):
         if mt_loss_weight > 0:
             task.needs_transcripts = True
 
+    def compute_loss(self, model, net_output, sample, reduce=True):
+        self._extra = net_output[1]  # fairseq's forward keeps the output to itself
+        return super().compute_loss(model, net_output, sample, reduce=reduce)
+
     def forward(self, model, sample, reduce=True):
         """The loss of a batch, the number it is to be divided by, and what is logged."""
         loss, sample_size, logging_output = super().forward(model, sample, reduce)
+        if self.ctc_weight > 0:
+            frames = self._extra["speech"]["ctc_lengths"][0]
+            target, lengths = model.get_ctc_target(sample)
+            # a tensor, so that the host does not wait for the device
+            logging_output["ctc_infeasible"] = infeasible(target, lengths, frames).sum()
         if self.mt_loss_weight > 0:
             net_output = model.forward_text(
                 sample["transcript"],
@@ -62,13 +77,34 @@ class SpeechTranslationCriterion(LabelSmoothedCrossEntropyWithCtcCriterion):
             loss = loss + mt_loss
             logging_output["loss"] = utils.item(loss.data)
             logging_output["mt_loss"] = utils.item(mt_loss.data)
+        self._extra = None
         return loss, sample_size, logging_output
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:
         """Aggregate over workers and batches; losses in bits a token."""
         super().reduce_metrics(logging_outputs)
+        if any("ctc_infeasible" in log for log in logging_outputs):
+            total = sum(log.get("ctc_infeasible", 0) for log in logging_outputs)
+            sentences = sum(log.get("nsentences", 0) for log in logging_outputs)
+            metrics.log_scalar("ctc_infeasible", total / sentences, sentences, round=4)
         if any("mt_loss" in log for log in logging_outputs):
             total = sum(log.get("mt_loss", 0) for log in logging_outputs)
             sample_size = sum(log.get("sample_size", 0) for log in logging_outputs)
             metrics.log_scalar("mt_loss", total / sample_size / math.log(2), sample_size, round=3)
+
+
+def infeasible(target: Tensor, lengths: Tensor, frames: Tensor) -> Tensor:
+    """Whether no CTC path fits (Graves et al. 2006): a frame a token, and a blank between equal neighbours.
+
+    Args:
+        target: tokens (batch, tokens), right-padded
+        lengths: their numbers (batch,)
+        frames: of the encoder (batch,)
+
+    Returns:
+        (batch,) of bool
+    """
+    places = torch.arange(1, target.size(1), device=target.device)
+    repeats = (target[:, 1:] == target[:, :-1]) & (places < lengths[:, None])
+    return lengths + repeats.sum(1) > frames

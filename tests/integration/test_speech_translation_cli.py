@@ -47,10 +47,19 @@ def test_pruning_can_be_overridden_at_generation(trained, prepared_data, tmp_pat
     assert run("fairseq-generate", *arguments, cwd=tmp_path)[0] == 0
 
 
-def test_the_checkpoint_holds_no_paths_and_no_pretrained_options(trained):
-    model = load_checkpoint_file(trained)["cfg"]["model"]
-    assert model["hubert_path"] is None and model["deltalm_path"] is None
-    assert '"encoder_layers": 2' in model["hubert_config"]
+def test_utterances_that_pruning_leaves_too_short_for_ctc_are_logged(prepared_data, tmp_path):
+    options = "--ctc-text source --ctc-weight 1 --token-keep-ratio 0.2 --max-update 1".split()
+    code, output = run("fairseq-train", *train_arguments(prepared_data, "out", *options), cwd=tmp_path)
+    assert code == 0, output
+    shares = [float(share) for share in re.findall(r"train_inner.*ctc_infeasible=([\d.]+)", output)]
+    assert shares and all(0 < share <= 1 for share in shares)
+
+
+# all that is drawn in training, or changes with its updates
+DRAWN = (
+    "--token-keep-ratio 0.6 --token-keep-warmup-updates 8 --concat-rate 0.5 --speed-factors 0.9,1.0,1.1"
+    " --hubert-layerdrop 0.3 --mask-prob 0.5 --mask-length 3 --mask-channel-prob 0.3 --mask-channel-length 4"
+).split()
 
 
 def updates(output):
@@ -63,19 +72,16 @@ def weights(path):
 
 
 def test_a_resumed_run_ends_with_the_same_weights(prepared_data, tmp_path):
-    options = "--token-keep-ratio 0.6 --token-keep-warmup-updates 8 --concat-rate 0.5".split()
     code, output = run(
         "fairseq-train",
-        *train_arguments(
-            prepared_data, "straight", *options, "--max-update", 6, "--save-interval-updates", 3
-        ),
+        *train_arguments(prepared_data, "straight", *DRAWN, "--max-update", 6, "--save-interval-updates", 3),
         cwd=tmp_path,
     )
     assert code == 0, output
     middle = next((tmp_path / "straight").glob("checkpoint_*_3.pt"))
     code, output = run(
         "fairseq-train",
-        *train_arguments(prepared_data, "resumed", *options, "--max-update", 6, "--restore-file", middle),
+        *train_arguments(prepared_data, "resumed", *DRAWN, "--max-update", 6, "--restore-file", middle),
         cwd=tmp_path,
     )
     assert code == 0, output
@@ -86,7 +92,8 @@ def test_a_resumed_run_ends_with_the_same_weights(prepared_data, tmp_path):
 
 
 def test_training_that_is_interrupted_goes_on_from_its_last_checkpoint(prepared_data, tmp_path):
-    arguments = train_arguments(prepared_data, "out", "--save-interval-updates", 2, "--no-epoch-checkpoints")
+    saving = ["--save-interval-updates", 2, "--no-epoch-checkpoints"]
+    arguments = train_arguments(prepared_data, "out", *saving, *DRAWN)
     process = start("fairseq-train", *arguments, "--max-update", 10000, cwd=tmp_path)
     for line in process.stdout:
         if "num_updates=7" in line:
