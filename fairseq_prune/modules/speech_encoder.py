@@ -89,11 +89,10 @@ class SpeechEncoder(FairseqEncoder):
             "src_lengths": [],
         }
         if self.ctc_head is not None:
-            ctc_frames = frames.x.transpose(0, 1)
             if self.training:  # here, since DistributedDataParallel overlooks parameters used after `forward`
-                out["ctc_logits"] = [self.ctc_head(ctc_frames)]
+                out["ctc_logits"] = [self.ctc_head(frames.x).transpose(0, 1)]
             else:
-                out["ctc_frames"] = [ctc_frames]
+                out["ctc_frames"] = [frames.x.transpose(0, 1)]
             out["ctc_lengths"] = [to_device(frames.lengths, x.device)]
         return out
 
