@@ -12,6 +12,7 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II, OmegaConf
 
+from fairseq_prune.data.audio import SAMPLE_RATE
 from fairseq_prune.data.augmentation import Augmentation
 from fairseq_prune.data.config import CONFIG_FILE, DataConfig
 from fairseq_prune.data.manifest import Utterance, check_audio, read_manifest
@@ -76,7 +77,10 @@ class SpeechTranslationConfig(FairseqDataclass):
         default=0.0, metadata={"help": "change the level of training items by up to this many dB"}
     )
     cache_audio: bool = field(
-        default=False, metadata={"help": "keep all audio in memory, as 16-bit integers (115 MB an hour)"}
+        default=False,
+        metadata={
+            "help": "keep all audio in memory, as 16-bit integers (115 MB an hour for each training process)"
+        },
     )
     eval_bleu: bool = field(
         default=False,
@@ -101,7 +105,7 @@ class SpeechTranslationTask(FairseqTask):
 
     def __init__(self, cfg: SpeechTranslationConfig):
         super().__init__(cfg)
-        self.ctc_text = str(getattr(cfg.ctc_text, "value", cfg.ctc_text))
+        self.ctc_text = str(cfg.ctc_text)
         self.vocabularies = {}
         self.data = None
         self.scores = CorpusScores()
@@ -269,7 +273,7 @@ class SpeechTranslationTask(FairseqTask):
         if training:
             self._check_transcripts(utterances, path)
             self._filter(dataset, path)
-        hours = dataset.utterance_samples.sum() / 16000 / 3600
+        hours = dataset.utterance_samples.sum() / SAMPLE_RATE / 3600
         logger.info(f"{path}: {len(dataset):,} utterances, {hours:.2f} h")
         if self.cfg.cache_audio:
             dataset.cache_audio()

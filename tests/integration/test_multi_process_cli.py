@@ -1,5 +1,6 @@
 """Several processes; without GPUs fairseq has to be told where they meet."""
 
+import re
 import socket
 
 from command_lines import start, train_arguments
@@ -19,6 +20,7 @@ def test_two_processes_train_one_model(prepared_data, tmp_path):
         "out",
         *"--cpu --distributed-backend gloo --distributed-world-size 2 --ddp-backend legacy_ddp".split(),
         *"--ctc-text source --ctc-weight 1 --token-keep-ratio 0.7 --max-update 4 --no-epoch-checkpoints".split(),
+        *"--text-encoder --deltalm-encoder-layers 1 --mt-loss-weight 0.5 --eval-bleu".split(),
     )
     meeting = ["--distributed-no-spawn", "--distributed-init-method", f"tcp://localhost:{free_port()}"]
     processes = [
@@ -28,5 +30,7 @@ def test_two_processes_train_one_model(prepared_data, tmp_path):
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert "training on 2 devices" in outputs[0]
+    for found in (r"train_inner.*mt_loss=\d", r"valid on 'dev' subset.*mt_loss \d.*bleu \d.*chrf \d"):
+        assert re.search(found, outputs[0]), outputs[0]
     checkpoint = load_checkpoint_file(tmp_path / "out" / "checkpoint_last.pt")
     assert checkpoint["optimizer_history"][-1]["num_updates"] == 4
