@@ -119,7 +119,7 @@ def random_scores(lengths: Sequence[int], frames: int, seed: int, device: torch.
     Utterances of the same length have the same scores: nothing else tells them apart in every batch.
     """
     value = torch.arange(frames, device=device) + to_device(lengths, device).unsqueeze(1) * 1_000_003
-    value = value + seed * 7_368_787
+    value = value + seed * 7_368_787 % 2**62  # of 64 bits
     for _ in range(2):  # an integer hash: multiply and fold the high bits down
         value = ((value ^ (value >> 15)) * 2_246_822_519) & 0xFFFFFFFF
     return (value ^ (value >> 16)).float()
