@@ -15,6 +15,8 @@ def free_port():
 
 
 def test_two_processes_train_one_model(prepared_data, tmp_path):
+    # fairseq's default backend names a GPU to torch's DistributedDataParallel, which refuses that on the CPU;
+    # what else it demands is tested in tests/models (test_what_is_trained_gets_a_gradient_as_pytorch_ddp_demands)
     arguments = train_arguments(
         prepared_data,
         "out",
