@@ -136,6 +136,8 @@ class Translator:
         Raises:
             ValueError: the waveform is too short for a frame.
         """
+        if not self.hubert.frame_counts(len(waveform))[0]:
+            raise ValueError(f"a waveform of {len(waveform)} samples is too short for a frame of the encoder")
         source = self.batch([waveform])["net_input"]["src_tokens"]
         return [places[0].cpu() for places in self.hubert(source, [len(waveform)], trace=True).trace]
 
