@@ -1,6 +1,5 @@
 """Reading HuBERT: fairseq's checkpoints, pretrained or fine-tuned with CTC, and Hugging Face folders."""
 
-import ast
 import re
 from argparse import Namespace
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fairseq_prune.checkpoints.huggingface_hubert import read_huggingface_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.compat import evaluate_literals
 
 # Fields of fairseq's HubertConfig that say which weights there are and what they compute. The others are for
 # pretraining and regularisation, which whoever trains further sets anew.
@@ -138,37 +138,23 @@ def check_architecture(config):
 def parse_conv_layers(expression):
     """The list of (channels, kernel, stride) that `conv_feature_layers` stands for.
 
-    fairseq calls `eval` on this string, wherever it is from; here it is lists, tuples, integers, + and *.
+    fairseq calls `eval` on this string, wherever it is from; here it may only be literals, + - and * of them.
 
     Raises:
         ValueError: anything else.
     """
     try:
-        items = _evaluate(ast.parse(expression, mode="eval").body)
+        items = evaluate_literals(expression)
         layers = [(channels, kernel, stride) for channels, kernel, stride in items]
-    except (SyntaxError, TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError):
         layers = []
-    if not layers or not all(type(size) is int and size > 0 for layer in layers for size in layer):
+    if not 0 < len(layers) <= MAX_CONV_LAYERS or not all(
+        type(size) is int and size > 0 for layer in layers for size in layer
+    ):
         raise ValueError(
             f"conv_feature_layers is {expression[:80]!r}, expected [(channels, kernel, stride), ...]"
         )
     return layers
-
-
-def _evaluate(node):
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return node.value
-    if isinstance(node, ast.Tuple):
-        return tuple(_evaluate(item) for item in node.elts)
-    if isinstance(node, ast.List):
-        return [_evaluate(item) for item in node.elts]
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return [*_evaluate(node.left), *_evaluate(node.right)]
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        layers, times = _evaluate(node.left), _evaluate(node.right)
-        if isinstance(layers, list) and isinstance(times, int) and len(layers) * times <= MAX_CONV_LAYERS:
-            return layers * times
-    raise SyntaxError(f"{type(node).__name__} in conv_feature_layers")
 
 
 def _read_fairseq(path):
