@@ -7,6 +7,15 @@ from setuptools import find_packages, setup
 CURRENT = 'python_version >= "3.11"'
 LEGACY = 'python_version < "3.11"'
 
+ONNX = [
+    f"onnx>=1.18,<2; {CURRENT}",
+    f"onnxruntime>=1.22,<2; {CURRENT}",
+    f"onnxscript>=0.5,<1; {CURRENT}",
+]
+CTRANSLATE2 = [f"ctranslate2>=4.6,<5; {CURRENT}"]
+TIKTOKEN = ["tiktoken>=0.8,<1"]
+TRANSFORMERS = [f"transformers>=4.57,<6; {CURRENT}", f"transformers>=4.35,<4.40; {LEGACY}"]
+
 setup(
     name="fairseq-prune",
     version="0.1.0",
@@ -27,6 +36,7 @@ setup(
         f"torchaudio==2.0.2; {LEGACY}",
         f"numpy==1.23.5; {LEGACY}",
         f"fairseq==0.12.2; {LEGACY}",
+        "editdistance>=0.6.2,<1",  # also by fairseq's ctc criterion, which does not declare it
         "matplotlib>=3.7,<4",
         "pandas>=1.5,<4",
         "pyyaml>=6,<7",
@@ -34,18 +44,26 @@ setup(
         "safetensors>=0.4,<1",
         "sentencepiece>=0.1.99,<0.3",
         "soundfile>=0.12,<1",
+        "tokenizers>=0.14,<1",
         "tqdm>=4.64,<5",
     ],
     extras_require={
+        "bench": [*TRANSFORMERS, *ONNX, *CTRANSLATE2, "faster-whisper>=1.1,<2"],
+        "ctranslate2": [*CTRANSLATE2, *TRANSFORMERS],
         "demo": ["espeakng-loader>=0.2.4,<0.3"],
+        "onnx": ONNX,
+        "openai": TIKTOKEN,
         "test": [
             "espeakng-loader>=0.2.4,<0.3",
             "hypothesis>=6.90,<7",
+            "jiwer>=3,<5",
             "pytest>=8,<9",
             "pytest-xdist>=3.5,<4",
             "ruff>=0.15,<0.16",
-            f"transformers>=4.57,<6; {CURRENT}",
-            f"transformers>=4.35,<4.40; {LEGACY}",
+            *CTRANSLATE2,
+            *ONNX,
+            *TIKTOKEN,
+            *TRANSFORMERS,
         ],
     },
 )
