@@ -17,11 +17,22 @@ from fairseq_prune.errors import SHOW  # noqa: E402
 from fairseq_prune.inference import Translator  # noqa: E402
 
 
-class Parser(argparse.ArgumentParser):
+class PlainParser(argparse.ArgumentParser):
+    """The description as it is written, and one line for what is wrong."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        """One line, as for all bad input."""
+        self.exit(2, f"error: {message}\n")
+
+
+class Parser(PlainParser):
     """With the options of every script that translates; ``checkpoints="+"`` takes several."""
 
     def __init__(self, description: str, checkpoints=None):
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        super().__init__(description)
         add = self.add_argument
         add(
             "--checkpoint",
@@ -39,10 +50,6 @@ class Parser(argparse.ArgumentParser):
             default={},
             help="options of the checkpoint to change, as in fairseq-generate: \"{'token_keep_ratio': 0.7}\"",
         )
-
-    def error(self, message):
-        """One line, as for all bad input."""
-        self.exit(2, f"error: {message}\n")
 
 
 def positive(kind: type):
@@ -79,7 +86,7 @@ def load_translator(args: argparse.Namespace, checkpoint=None) -> Translator:
     )
 
 
-def run(main, parser: Parser) -> None:
+def run(main, parser: PlainParser) -> None:
     """Call ``main(args)``; bad input becomes one line on stderr and exit status 2."""
     args = parser.parse_args()
     try:

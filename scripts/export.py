@@ -1,0 +1,64 @@
+#!/usr/bin/env python
+"""Write the model of a checkpoint in the format of another library.
+
+The file is loaded there and gives the outputs that the model gives here, or the command says what differs and
+leaves nothing.
+
+    python scripts/export.py --checkpoint pruned.pt --format onnx --out pruned.onnx --int8
+    python scripts/export.py --checkpoint whisper.pt --format hf --out whisper_hf
+"""
+
+import os
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+from _cli import PlainParser, run
+from fairseq import checkpoint_utils
+
+from fairseq_prune.checkpoints.loading import load_fairseq_state
+
+EXPORTERS = {"whisper": "fairseq_prune.checkpoints.whisper_export"}  # models whose names begin so
+ENCODER_EXPORTER = "fairseq_prune.checkpoints.hubert_export"  # all others have an encoder of HuBERT's kind
+
+
+def formats_of(model_name):
+    """{format: function that writes it}, of the kind of model."""
+    kind = next((kind for kind in EXPORTERS if model_name.startswith(kind)), None)
+    return import_module(EXPORTERS.get(kind, ENCODER_EXPORTER)).FORMATS
+
+
+def main(args):
+    if args.out.exists() and not args.overwrite:
+        raise FileExistsError(f"{args.out} already exists: choose another --out, or give --overwrite")
+    state = load_fairseq_state(args.checkpoint)
+    formats = formats_of(state["cfg"].model._name)
+    if args.format not in formats:
+        raise ValueError(
+            f"--format: found {args.format!r}, expected one of {', '.join(formats)} for {args.checkpoint},"
+            f" a model {state['cfg'].model._name!r}"
+        )
+    [model], _, task = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], state=state)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{args.out.name}-unfinished-", dir=args.out.parent) as aside:
+        written = Path(aside) / args.out.name
+        formats[args.format](model.eval(), task, written, args)
+        if args.out.exists():
+            os.replace(args.out, Path(aside) / "replaced")
+        os.replace(written, args.out)
+    print(f"{args.out}: {args.format}, loaded back with equal outputs")
+
+
+if __name__ == "__main__":
+    parser = PlainParser(__doc__)
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="checkpoint of this package")
+    add("--format", required=True, help="dphubert, torchaudio, hf, onnx; of Whisper hf, ctranslate2, onnx")
+    add("--out", type=Path, required=True, help="file to write, or folder where the format has several files")
+    add(
+        "--int8",
+        action="store_true",
+        help="weights in 8 bits, for the formats that know it (onnx, ctranslate2)",
+    )
+    add("--overwrite", action="store_true", help="replace what is there")
+    run(main, parser)
