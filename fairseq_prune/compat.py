@@ -2,14 +2,18 @@
 
 import argparse
 import ast
+import atexit
 import codecs
 import collections
+import contextlib
 import operator
 import os
 import pickle
+import queue
 import re
 import sys
 import tarfile
+import threading
 import types
 import typing
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -21,6 +25,7 @@ import torch
 from fairseq import checkpoint_utils
 from fairseq.data import data_utils
 from fairseq.data.dictionary import Dictionary
+from fairseq.data.iterators import BackgroundConsumer
 from fairseq.logging import meters
 
 _multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
@@ -91,6 +96,8 @@ def install():
     for name, module in list(sys.modules.items()):
         if name.startswith("fairseq."):
             module.eval = evaluate_literals
+    atexit.unregister(stop_background_loading)
+    atexit.register(stop_background_loading)
 
 
 class RefusedGlobal(pickle.UnpicklingError, ValueError):
@@ -277,3 +284,17 @@ def _keep_last_batch(batch_by_size):
 
     keep_last_batch.keeps_last_batch = True
     return keep_last_batch
+
+
+def stop_background_loading():
+    """End fairseq's threads that load batches ahead; called at exit.
+
+    They are daemons: a program that ends within an epoch (--max-update) kills them wherever they are, and inside
+    of a torch operation that aborts the whole process ("terminate called without an active exception", status 134).
+    """
+    for thread in threading.enumerate():
+        if isinstance(thread, BackgroundConsumer):
+            thread._max_len = 0  # it ends behind the batch that it is at
+            while thread.is_alive():
+                with contextlib.suppress(queue.Empty):
+                    thread._queue.get(timeout=0.01)  # room, should it wait for some

@@ -254,3 +254,28 @@ def test_code_in_the_options_of_a_checkpoint_does_not_run(tmp_path):
     with pytest.raises(ValueError, match="expected numbers, texts and lists, found other code"):
         FairseqTask(Namespace()).build_model(cfg.model, from_checkpoint=True)
     assert not marker.exists()
+
+
+ENDS_WHILE_IT_LOADS = """
+import torch
+import fairseq_prune
+from fairseq.data.iterators import BufferedIterator
+
+
+class Batches(list):
+    def __iter__(self):
+        while True:
+            torch.sort(torch.nn.functional.conv1d(torch.randn(1, 64, 4096), torch.randn(64, 64, 3)))
+            yield "a batch"
+
+
+next(BufferedIterator(2, Batches(range(10**6))))
+"""
+
+
+def test_a_program_that_ends_while_batches_are_loaded_ahead_ends_well():
+    """fairseq alone aborts here: its thread dies inside of torch."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", ENDS_WHILE_IT_LOADS]
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
