@@ -184,17 +184,22 @@ class Vocabulary:
         Raises:
             ValueError: one line with the sizes and the first symbol that differs.
         """
-        mine, theirs = self.dictionary.symbols, other.dictionary.symbols
-        if mine == theirs:
-            return
-        first = next((i for i, pair in enumerate(zip(mine, theirs)) if pair[0] != pair[1]), None)
-        if first is None:
-            first = min(len(mine), len(theirs))
-        found, expected = (repr(s[first]) if first < len(s) else "nothing" for s in (mine, theirs))
-        raise ValueError(
-            f"the {which} dictionary does not fit: {self.name} has {len(mine)} symbols, {other.name} has "
-            f"{len(theirs)}; the first that differs is number {first}: {found} instead of {expected}"
-        )
+        require_same_symbols(self, other, which)
+
+
+def require_same_symbols(mine: Any, theirs: Any, which: str) -> None:
+    """Raise ValueError unless two objects with ``name`` and ``dictionary`` have the same symbols in one order."""
+    ours, others = mine.dictionary.symbols, theirs.dictionary.symbols
+    if ours == others:
+        return
+    first = next((i for i, pair in enumerate(zip(ours, others)) if pair[0] != pair[1]), None)
+    if first is None:
+        first = min(len(ours), len(others))
+    found, expected = (repr(s[first]) if first < len(s) else "nothing" for s in (ours, others))
+    raise ValueError(
+        f"the {which} dictionary does not fit: {mine.name} has {len(ours)} symbols, {theirs.name} has "
+        f"{len(others)}; the first that differs is number {first}: {found} instead of {expected}"
+    )
 
 
 class VocabularyBPE:
