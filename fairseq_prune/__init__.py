@@ -5,6 +5,6 @@ from fairseq_prune import compat, errors
 compat.install()
 errors.install()
 
-from fairseq_prune import criterions, models, tasks  # noqa: E402
+from fairseq_prune import criterions, models, optim, tasks  # noqa: E402
 
-__all__ = ["criterions", "models", "tasks"]
+__all__ = ["criterions", "models", "optim", "tasks"]

@@ -25,8 +25,9 @@ ARROWS = {
     "pruning": set(),
     "modules": {"pruning"},
     "data": set(),
+    "optim": set(),
     "checkpoints": {"pruning", "modules"},
-    "models": {"pruning", "modules", "data", "checkpoints"},
+    "models": {"pruning", "modules", "data", "checkpoints", "optim"},
     "tasks": {"pruning", "modules", "data", "checkpoints"},
     "criterions": {"pruning", "modules", "data", "checkpoints"},
 }
