@@ -30,7 +30,7 @@ def self_attention(
         output (batch, frames, dim); attention received (batch, frames) or None; keys averaged over heads
         (batch, frames, head_dim).
     """
-    batch, frames, dim = x.shape
+    batch, frames, _ = x.shape
     heads = attention.num_heads
     query, key, value = (
         projection(x).view(batch, frames, heads, -1).transpose(1, 2)
@@ -46,5 +46,5 @@ def self_attention(
         if scored:
             with torch.no_grad():
                 _, received = attention_and_received(query, key, padding_mask=padding_mask)
-    out = attention.out_proj(out.transpose(1, 2).reshape(batch, frames, dim))
+    out = attention.out_proj(out.transpose(1, 2).reshape(batch, frames, -1))
     return out, received, key.mean(dim=1)

@@ -1,6 +1,6 @@
 """HuBERT with token pruning, around fairseq's `HubertModel`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Optional
 
@@ -20,9 +20,10 @@ from fairseq_prune.modules.convolution import (
     samples_of_a_frame,
 )
 from fairseq_prune.modules.frames import Frames, TokenPruning
+from fairseq_prune.modules.hubert_shapes import HubertShapes, apply_shapes
 from fairseq_prune.modules.masking import seeded_generator, span_mask
 from fairseq_prune.pruning import tokens
-from fairseq_prune.pruning.counting import hubert_macs
+from fairseq_prune.pruning.counting import LayerSize, Size, hubert_macs
 from fairseq_prune.pruning.schedules import warmed_up_ratio
 
 SAMPLE_RATE = 16000  # Hz
@@ -36,6 +37,7 @@ class TokenPrunedHubert(HubertModel):
     - the extractor's statistics leave out padding (``pad_invariant``), lengths follow the convolutions;
     - attention is `scaled_dot_product_attention`, batch first, without padding to a multiple of 2;
     - masking and layer drop follow fairseq's seed; a layer that layer drop leaves out drops no frames;
+    - layers may differ in heads and widths, or lack a block (``shapes``);
     - after the attention of a layer with a keep ratio below 1, frames are dropped or merged. Feed-forward and
       norms work on each frame alone, so that dropping before them gives what dropping after the layer gives,
       for less work.
@@ -45,6 +47,7 @@ class TokenPrunedHubert(HubertModel):
         pruning: keeps all frames by default.
         normalize: waveforms are normalised to zero mean and unit variance (HuBERT large).
         pad_invariant: an utterance's output is the same alone and in any batch; False is fairseq's behaviour.
+        shapes: of the layers, where they are not those of ``cfg``. A layer without attention drops no frames.
     """
 
     def __init__(
@@ -53,9 +56,13 @@ class TokenPrunedHubert(HubertModel):
         pruning: Optional[TokenPruning] = None,
         normalize: bool = False,
         pad_invariant: bool = True,
+        shapes: Optional[HubertShapes] = None,
     ):
         super().__init__(cfg, SimpleNamespace(sample_rate=SAMPLE_RATE), [None])
         self.remove_pretraining_modules()
+        self.cfg = cfg
+        self.shapes = shapes or HubertShapes.uniform(cfg, self.post_extract_proj is not None)
+        apply_shapes(self, self.shapes)
         self.kernels_strides = [(conv[0].kernel_size[0], conv[0].stride[0]) for conv in self._convs]
         self.pruning = pruning or TokenPruning([1.0] * len(self.encoder.layers))
         self.normalize = normalize
@@ -91,6 +98,37 @@ class TokenPrunedHubert(HubertModel):
 
         An utterance that is too short for a frame is filled up with zeros to one.
         """
+        frames = self._embed(source, lengths, mask)
+        if trace:
+            self._encode(frames, lambda: frames.trace.append(frames.positions))
+            del frames.trace[0]  # all of them enter the first layer
+        else:
+            self._encode(frames)
+        return frames
+
+    def layer_outputs(self, source: Tensor, lengths: Sequence[int]) -> tuple[list[Tensor], Optional[Tensor]]:
+        """The hidden states of all layers, as distillation and feature extraction want them.
+
+        Args:
+            source: (batch, samples) at 16 kHz, zero padded.
+            lengths: valid samples of each utterance.
+
+        Returns:
+            (batch, frames, dim) for each: what enters the first layer (behind the positional convolution), then
+            what leaves each layer, before the last norm of pre-norm models; and the padding mask (batch, frames),
+            None when nothing is padded.
+
+        Raises:
+            ValueError: layers drop frames.
+        """
+        if any(ratio != 1.0 for ratio in self.pruning.keep_ratios):
+            raise ValueError(f"outputs of all layers: they drop frames, found {self.pruning.keep_ratios}")
+        frames, states = self._embed(source, lengths), []
+        self._encode(frames, lambda: states.append(frames.x))
+        return states, frames.padding_mask
+
+    def _embed(self, source: Tensor, lengths: Sequence[int], mask: bool = False) -> Frames:
+        """Waveforms to the frames that the positional convolution works on."""
         shortest = samples_of_a_frame(self.kernels_strides)
         lengths = [max(n, shortest) for n in lengths]
         source = F.pad(source, (0, max(0, shortest - source.shape[1]))).to(self.mask_emb.dtype)
@@ -109,9 +147,7 @@ class TokenPrunedHubert(HubertModel):
         if mask:
             x = self._mask(x, frame_lengths)
         positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
-        frames = Frames(x, frame_lengths, padding_mask, positions)
-        self._encode(frames, trace)
-        return frames
+        return Frames(x, frame_lengths, padding_mask, positions)
 
     def frame_counts(self, samples: int) -> list[int]:
         """Frames of an utterance of ``samples``: entering the first layer, and leaving each layer.
@@ -125,20 +161,20 @@ class TokenPrunedHubert(HubertModel):
 
     def macs(self, samples: int) -> dict[str, int]:
         """MACs by stage for one utterance of ``samples`` (see `counting.hubert_macs`)."""
-        layers = self.encoder.layers
         samples = max(samples, samples_of_a_frame(self.kernels_strides))
+        return self._macs(samples, [conv[0].out_channels for conv in self._convs], self.shapes.layer_sizes())
+
+    def _macs(self, samples: int, channels: Sequence[Size], layers: Sequence[LayerSize]) -> dict[str, Size]:
         frames = self.frame_counts(samples)
         scored = self.pruning.criterion == "received"
         pos_conv = next(module for module in self.encoder.pos_conv if isinstance(module, nn.Conv1d))
         return hubert_macs(
             samples,
-            [
-                (conv[0].out_channels, *kernel_stride)
-                for conv, kernel_stride in zip(self._convs, self.kernels_strides)
-            ],
+            [(size, *kernel_stride) for size, kernel_stride in zip(channels, self.kernels_strides)],
+            self.shapes.projection,
             self.encoder.embedding_dim,
-            layers[0].fc1.out_features,
-            layers[0].self_attn.num_heads,
+            self.shapes.head_dim,
+            layers,
             pos_conv.kernel_size[0],
             pos_conv.groups,
             frames,
@@ -158,7 +194,8 @@ class TokenPrunedHubert(HubertModel):
             x = x.masked_fill(tokens.to_device(mask, x.device).unsqueeze(1), 0)
         return x
 
-    def _encode(self, frames: Frames, trace: bool) -> None:
+    def _encode(self, frames: Frames, visit: Callable[[], None] = lambda: None) -> None:
+        """Positions and layers; ``visit`` is called before the first layer and behind each."""
         encoder = self.encoder
         x = frames.x
         if frames.padding_mask is not None:
@@ -170,38 +207,53 @@ class TokenPrunedHubert(HubertModel):
         skipped = [False] * len(encoder.layers)
         if self.training and encoder.layerdrop > 0:
             skipped = (torch.rand(len(encoder.layers)) < encoder.layerdrop).tolist()
+        visit()
         for index in range(len(encoder.layers)):
             if not skipped[index]:
                 self._layer(index, frames)
-            if trace:
-                frames.trace.append(frames.positions)
+            visit()
         if encoder.layer_norm_first:
             frames.x = encoder.layer_norm(frames.x)
 
     def _layer(self, index: int, frames: Frames) -> None:
         layer = self.encoder.layers[index]
+        if self.shapes.heads[index]:
+            self._attend(index, frames)
+        else:
+            frames.x = frames.x + layer.self_attn.out_proj()
+            if not layer.layer_norm_first:
+                frames.x = layer.self_attn_layer_norm(frames.x)
+        x = frames.x
+        if self.shapes.units[index]:
+            x = layer.final_layer_norm(x) if layer.layer_norm_first else x
+            x = layer.fc2(layer.dropout2(layer.activation_fn(layer.fc1(x))))
+            x = frames.x + layer.dropout3(x)
+        else:
+            x = x + layer.fc2()
+        frames.x = x if layer.layer_norm_first else layer.final_layer_norm(x)
+
+    def _attend(self, index: int, frames: Frames) -> None:
+        layer = self.encoder.layers[index]
         counts = self._keep_counts(index, frames.lengths)
         prunes = counts != frames.lengths
         x = layer.self_attn_layer_norm(frames.x) if layer.layer_norm_first else frames.x
-        x, received, keys = self_attention(
-            layer.self_attn,
-            x,
-            frames.padding_mask,
-            frames.sizes,
-            scored=prunes and self.pruning.criterion == "received",
-        )
+        scored = prunes and self.pruning.criterion == "received"
+        x, received, keys = self._self_attention(index, x, frames, scored)
         x = frames.x + layer.dropout1(x)
         frames.x = x if layer.layer_norm_first else layer.self_attn_layer_norm(x)
         if prunes:
             self._drop(index, frames, counts, received, keys, residual=x)
-        x = layer.final_layer_norm(frames.x) if layer.layer_norm_first else frames.x
-        x = layer.fc2(layer.dropout2(layer.activation_fn(layer.fc1(x))))
-        x = frames.x + layer.dropout3(x)
-        frames.x = x if layer.layer_norm_first else layer.final_layer_norm(x)
+
+    def _self_attention(
+        self, index: int, x: Tensor, frames: Frames, scored: bool
+    ) -> tuple[Tensor, Optional[Tensor], Tensor]:
+        """`attention.self_attention` of a layer; for subclasses whose attention knows of positions."""
+        attention = self.encoder.layers[index].self_attn
+        return self_attention(attention, x, frames.padding_mask, frames.sizes, scored)
 
     def _keep_counts(self, index: int, lengths: list[int]) -> list[int]:
         ratio = self.pruning.keep_ratios[index]
-        if ratio == 1.0:
+        if ratio == 1.0 or not self.shapes.heads[index]:
             return lengths
         if self.num_updates is not None:
             ratio = warmed_up_ratio(ratio, self.num_updates, self.pruning.warmup_updates)

@@ -1,9 +1,34 @@
-"""Multiply-accumulate operations (MACs) of encoders, by stage, from sizes alone."""
+"""Parameters and multiply-accumulate operations (MACs) of encoders, from sizes alone.
+
+Counts are products and sums of sizes, in which no size is multiplied with itself. Where sizes are random and
+independent, such as those that gates leave, the same functions of expected sizes therefore give expected counts:
+all sizes that pruning changes may be numbers or 0-dim tensors.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Union
+
+from torch import Tensor
+
+Size = Union[int, float, Tensor]
 
 
-def extractor_macs(samples: int, conv_layers: Sequence[tuple[int, int, int]]) -> int:
+@dataclass
+class LayerSize:
+    """Sizes of a transformer layer that pruning changes.
+
+    heads, units: of attention and of the feed-forward block; 0 where there is no such block.
+    attends, feeds: 1 where the block exists, else 0; or the probability of it.
+    """
+
+    heads: Size
+    units: Size
+    attends: Size = 1
+    feeds: Size = 1
+
+
+def extractor_macs(samples: int, conv_layers: Sequence[tuple[Size, int, int]]) -> Size:
     """MACs of unpadded one-dimensional convolutions on a waveform of one channel.
 
     Args:
@@ -13,22 +38,24 @@ def extractor_macs(samples: int, conv_layers: Sequence[tuple[int, int, int]]) ->
     macs, channels, length = 0, 1, samples
     for out_channels, kernel, stride in conv_layers:
         length = (length - kernel) // stride + 1
-        macs += length * channels * out_channels * kernel
+        macs += length * kernel * channels * out_channels
         channels = out_channels
     return macs
 
 
 def transformer_layer_macs(
-    frames: int, kept: int, dim: int, ffn_dim: int, heads: int, scored: bool = False
-) -> dict[str, int]:
+    frames: int, kept: int, dim: int, ffn_dim: Size, heads: Size, scored: bool = False, head_dim: int = 0
+) -> dict[str, Size]:
     """MACs of a layer that drops frames between its attention and its feed-forward block.
 
     Args:
         frames, kept: before and after the drop.
         dim, ffn_dim, heads: of the layer.
         scored: the attention that frames receive is summed over heads and queries.
+        head_dim: width of a head; 0: the heads share ``dim``.
     """
-    attention = 4 * frames * dim * dim + 2 * frames * frames * dim
+    inner = heads * head_dim if head_dim else dim
+    attention = 4 * frames * dim * inner + 2 * frames * frames * inner
     if scored:
         attention += heads * frames * frames
     return {"attention": attention, "feed_forward": 2 * kept * dim * ffn_dim}
@@ -36,21 +63,24 @@ def transformer_layer_macs(
 
 def hubert_macs(
     samples: int,
-    conv_layers: Sequence[tuple[int, int, int]],
+    conv_layers: Sequence[tuple[Size, int, int]],
+    projects: bool,
     dim: int,
-    ffn_dim: int,
-    heads: int,
+    head_dim: int,
+    layers: Sequence[LayerSize],
     conv_pos: int,
     conv_pos_groups: int,
     frames: Sequence[int],
     scored: Sequence[bool],
-) -> dict[str, int]:
+) -> dict[str, Size]:
     """MACs of HuBERT by stage, for one utterance.
 
     Args:
         samples: length of the waveform.
         conv_layers: (channels, kernel, stride) of the extractor.
-        dim, ffn_dim, heads: of the transformer layers.
+        projects: whether a linear map leads from the extractor's channels to ``dim``.
+        dim, head_dim: of the transformer layers.
+        layers: what they have of heads and units.
         conv_pos, conv_pos_groups: kernel and groups of the positional convolution.
         frames: entering the first layer, and leaving each layer.
         scored: whether each layer computes the attention received.
@@ -59,18 +89,54 @@ def hubert_macs(
         MACs under "extractor", "positional" (the projection to ``dim`` and the positional convolution),
         "attention", "feed_forward" and "total".
     """
-    channels = conv_layers[-1][0]
     # padding of half the kernel on both sides gives an even kernel one frame more, which is then cut off
     convolved = frames[0] + (1 - conv_pos % 2)
     macs = {
         "extractor": extractor_macs(samples, conv_layers),
         "positional": convolved * conv_pos * dim * dim // conv_pos_groups
-        + (frames[0] * channels * dim if channels != dim else 0),
+        + (frames[0] * dim * conv_layers[-1][0] if projects else 0),
         "attention": 0,
         "feed_forward": 0,
     }
-    for before, after, is_scored in zip(frames, frames[1:], scored):
-        for stage, count in transformer_layer_macs(before, after, dim, ffn_dim, heads, is_scored).items():
+    for before, after, layer, is_scored in zip(frames, frames[1:], layers, scored):
+        counts = transformer_layer_macs(before, after, dim, layer.units, layer.heads, is_scored, head_dim)
+        for stage, count in counts.items():
             macs[stage] += count
     macs["total"] = sum(macs.values())
     return macs
+
+
+def hubert_prunable_parameters(
+    conv_layers: Sequence[tuple[Size, int, int]],
+    conv_norms: Sequence[bool],
+    conv_bias: bool,
+    projects: bool,
+    dim: int,
+    head_dim: int,
+    layers: Sequence[LayerSize],
+    norm_first: bool,
+) -> Size:
+    """Parameters of HuBERT whose number depends on the sizes that pruning changes.
+
+    A block that is gone leaves its output bias, which is therefore not counted here, and its layer norm where
+    that comes behind the block.
+
+    Args:
+        conv_layers: (channels, kernel, stride) of the extractor.
+        conv_norms: which of its layers normalise.
+        conv_bias: whether they have biases.
+        projects: whether a linear map leads from the extractor's channels to ``dim``.
+        dim, head_dim: of the transformer layers.
+        layers: what they have of heads and units.
+        norm_first: layer norm before attention and feed-forward block, which goes with its block.
+    """
+    parameters, channels = 0, 1
+    for (out_channels, kernel, _), has_norm in zip(conv_layers, conv_norms):
+        parameters += out_channels * (channels * kernel + conv_bias + 2 * has_norm)
+        channels = out_channels
+    parameters += channels * (2 + (dim if projects else 0))  # the features' layer norm, and the projection
+    for layer in layers:
+        parameters += layer.heads * head_dim * (4 * dim + 3) + layer.units * (2 * dim + 1)
+        if norm_first:
+            parameters += 2 * dim * (layer.attends + layer.feeds)
+    return parameters
