@@ -4,20 +4,24 @@
 Writes  OUT/NAME.tsv      the folder, then each file below it with its number of samples at 16 kHz
 
 Any folder:         prep_audio.py --audio FOLDER --out OUT --valid-share 0.01         train.tsv, valid.tsv
+                    --valid-audio FOLDER holds out a folder instead of a share
 LibriSpeech:        prep_audio.py --librispeech ROOT --out OUT --subsets train960 valid
                     ROOT holds train-clean-100 and so on; train100 is that one, train960 the three train-*,
                     valid is dev-clean and dev-other, and other names are those of its folders
 
 Any format that soundfile reads and any sample rate serve the task ssl_distillation, which resamples while it reads.
-fairseq's own pretraining wants 16 kHz: --convert writes such copies (16-bit FLAC, mono) to OUT/audio and lists those.
+fairseq's own pretraining wants 16 kHz: --convert writes such copies (16-bit FLAC, mono) to OUT/audio/NAME, and lists
+those.
 OUT appears when all of it is complete.
 """
 
 import argparse
+import functools
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import soundfile
@@ -72,36 +76,40 @@ def split(names: "list[str]", valid_share: float, seed: int) -> "dict[str, list[
     }
 
 
-def convert(root: Path, name: str, folder: Path) -> "tuple[str, int]":
-    """Write a copy at 16 kHz; returns its path from the folder, and its samples."""
+def measure(root: Path, name: str, copies: "Optional[Path]" = None) -> "tuple[str, int]":
+    """The row of a file: its path and its samples at 16 kHz; of its copy, if one is to be written."""
+    if copies is None:
+        return name, audio_info(root / name).n_samples
     waveform = read_audio(root / name)
     copy = Path(name).with_suffix(".flac")
-    (folder / copy).parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(folder / copy, np.clip(waveform, -1, 1), SAMPLE_RATE, subtype="PCM_16")
+    (copies / copy).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(copies / copy, np.clip(waveform, -1, 1), SAMPLE_RATE, subtype="PCM_16")
     return str(copy), len(waveform)
 
 
 def prepare(args) -> None:
+    extensions = set(args.extensions.lower().split(","))
     if args.librispeech is not None:
-        root, chosen = args.librispeech, {name: LIBRISPEECH.get(name, [name]) for name in args.subsets}
-        splits = {name: find_audio(root, folders, {"flac"}) for name, folders in chosen.items()}
+        chosen = {name: LIBRISPEECH.get(name, [name]) for name in args.subsets}
+        splits = {
+            name: (args.librispeech, find_audio(args.librispeech, folders, {"flac"}))
+            for name, folders in chosen.items()
+        }
     else:
-        root = args.audio
-        names = find_audio(root, ["."], set(args.extensions.lower().split(",")))
-        splits = split(names, args.valid_share, args.seed)
+        names = find_audio(args.audio, ["."], extensions)
+        parts = {"train": names} if args.valid_audio else split(names, args.valid_share, args.seed)
+        splits = {name: (args.audio, files) for name, files in parts.items()}
+        if args.valid_audio:
+            splits["valid"] = (args.valid_audio, find_audio(args.valid_audio, ["."], extensions))
     with complete_folder(args.out, args.overwrite) as folder:
         audio = folder / "audio"
-        for name, files in splits.items():
-
-            def measure(file):
-                return (
-                    convert(root, file, audio) if args.convert else (file, audio_info(root / file).n_samples)
-                )
-
+        for name, (root, files) in splits.items():
+            # copies lie in a folder of their split: two roots may have files of one name
+            copies = audio / name if args.convert else None
             with ThreadPoolExecutor(args.threads) as pool:
-                progress = tqdm(pool.map(measure, files), name, len(files), unit="file", disable=None)
-                paths, samples = zip(*progress)
-            start = args.out.resolve() / "audio" if args.convert else root.resolve()
+                rows = pool.map(functools.partial(measure, root, copies=copies), files)
+                paths, samples = zip(*tqdm(rows, name, len(files), unit="file", disable=None))
+            start = args.out.resolve() / "audio" / name if args.convert else root.resolve()
             write_waveform_manifest(folder / f"{name}.tsv", start, paths, samples)
             hours = sum(samples) / SAMPLE_RATE / 3600
             seconds = [min(samples) / SAMPLE_RATE, max(samples) / SAMPLE_RATE]
@@ -127,6 +135,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder to make, the DATA of fairseq-train")
     add("--overwrite", action="store_true", help="replace an --out that exists")
     add("--valid-share", type=share, default=0.01, help="of --audio: files held out as valid (%(default)s)")
+    add("--valid-audio", type=Path, help="folder of --audio's kind that becomes valid as a whole")
     add("--seed", type=int, default=1, help="of what is held out (%(default)s)")
     add("--extensions", default=EXTENSIONS, help="endings of files in --audio (%(default)s)")
     add("--convert", action="store_true", help="write 16 kHz copies to OUT/audio and list those")
