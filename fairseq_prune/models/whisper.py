@@ -1,0 +1,104 @@
+"""Whisper as a fairseq model, in the published sizes."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from fairseq.models import FairseqEncoderDecoderModel, register_model
+from torch import Tensor
+
+from fairseq_prune.checkpoints.loading import load_state_dict_strictly
+from fairseq_prune.checkpoints.whisper import read_whisper
+from fairseq_prune.models.deltalm import keep_in_checkpoint
+from fairseq_prune.models.options import option, with_default
+from fairseq_prune.modules.whisper import WhisperDecoder, WhisperEncoder, WhisperSettings
+
+
+@dataclass
+class WhisperConfig(WhisperSettings):
+    whisper_path: Optional[str] = option(
+        None,
+        "start from this checkpoint of a model whisper (scripts/import_whisper.py writes one), which then says the "
+        "sizes; read when training starts, never when a checkpoint is loaded",
+    )
+
+
+@dataclass
+class WhisperBaseConfig(WhisperConfig):
+    embed_dim: int = with_default(WhisperConfig, "embed_dim", 512)
+    ffn_embed_dim: int = with_default(WhisperConfig, "ffn_embed_dim", 2048)
+    attention_heads: int = with_default(WhisperConfig, "attention_heads", 8)
+    encoder_layers: int = with_default(WhisperConfig, "encoder_layers", 6)
+    decoder_layers: int = with_default(WhisperConfig, "decoder_layers", 6)
+
+
+@dataclass
+class WhisperSmallConfig(WhisperConfig):
+    embed_dim: int = with_default(WhisperConfig, "embed_dim", 768)
+    ffn_embed_dim: int = with_default(WhisperConfig, "ffn_embed_dim", 3072)
+    attention_heads: int = with_default(WhisperConfig, "attention_heads", 12)
+    encoder_layers: int = with_default(WhisperConfig, "encoder_layers", 12)
+    decoder_layers: int = with_default(WhisperConfig, "decoder_layers", 12)
+
+
+@register_model("whisper", dataclass=WhisperConfig)
+class Whisper(FairseqEncoderDecoderModel):
+    """Log-mel encoder and text decoder of Whisper (Radford et al. 2022, arXiv 2212.04356)."""
+
+    @classmethod
+    def build_model(cls, cfg: WhisperConfig, task):
+        """Build from options and the task's dictionary.
+
+        Raises:
+            ValueError: ``whisper_path`` is no checkpoint of a Whisper, or has another dictionary than the task.
+        """
+        checkpoint = None
+        if cfg.whisper_path:
+            checkpoint = read_whisper(cfg.whisper_path)
+            checkpoint.require_symbols(task.target_dictionary.symbols)
+            keep_in_checkpoint(cfg, whisper_path=None, **checkpoint.sizes)
+        model = cls(WhisperEncoder(cfg), WhisperDecoder(cfg, task.target_dictionary))
+        if checkpoint is not None:
+            load_state_dict_strictly(model, checkpoint.state_dict, checkpoint.path)
+        return model
+
+    def forward(self, src_tokens: Tensor, src_lengths: Tensor, prev_output_tokens: Tensor):
+        """Log-mel features (batch, mel frames, mel bins), valid frames (batch,), (batch, tokens) -> decoder output.
+
+        Returns:
+            logits (batch, tokens, vocabulary), and the decoder's dict with the encoder's output under "encoder".
+        """
+        encoder_out = self.encoder(src_tokens, src_lengths)
+        logits, extra = self.decoder(prev_output_tokens, encoder_out)
+        return logits, {**extra, "encoder": encoder_out}
+
+
+# Sizes are models of their own, as in models/deltalm.py. English-only and multilingual ones differ in nothing but
+# the vocabulary, which is the tokenizer's.
+@register_model("whisper_tiny", dataclass=WhisperConfig)
+class WhisperTiny(Whisper):
+    """4 + 4 layers, width 384; 38 million parameters with the published vocabulary."""
+
+
+@register_model("whisper_tiny_en", dataclass=WhisperConfig)
+class WhisperTinyEn(Whisper):
+    """The English-only one of that size."""
+
+
+@register_model("whisper_base", dataclass=WhisperBaseConfig)
+class WhisperBase(Whisper):
+    """6 + 6 layers, width 512; 73 million parameters with the published vocabulary."""
+
+
+@register_model("whisper_base_en", dataclass=WhisperBaseConfig)
+class WhisperBaseEn(Whisper):
+    """The English-only one of that size."""
+
+
+@register_model("whisper_small", dataclass=WhisperSmallConfig)
+class WhisperSmall(Whisper):
+    """12 + 12 layers, width 768; 242 million parameters with the published vocabulary."""
+
+
+@register_model("whisper_small_en", dataclass=WhisperSmallConfig)
+class WhisperSmallEn(Whisper):
+    """The English-only one of that size."""
