@@ -1,0 +1,67 @@
+"""What the corpora of spoken language understanding share: texts with their parses, before there is audio.
+
+A folder of texts has `{split}.texts.tsv` (id, src_text, tgt_text), which make_speech.py reads aloud. A data folder,
+with audio, has `{split}.tsv` (`fairseq_prune.data.manifest`). Both have `labels.txt`: one new token a line, for
+`scripts/prune_vocab.py --labels`.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from fairseq_prune.data.slu_formats import Node, labels
+
+SPLITS = ("train", "dev", "test")
+LABELS = "labels.txt"
+SUFFIX = ".texts.tsv"
+
+
+class Text(NamedTuple):
+    """An utterance: what is said, and what it means as a bracketed parse."""
+
+    id: str
+    src_text: str
+    tgt_text: str
+
+
+def write_texts(folder: Path, split: str, texts: Iterable[Text]) -> None:
+    """Write ``{split}.texts.tsv``.
+
+    Raises:
+        ValueError: a field holds a tab or a line break, which the format cannot express.
+    """
+    rows = [Text._fields, *texts]
+    for row in rows:
+        if any(mark in field for field in row for mark in "\t\n\r"):
+            raise ValueError(f"{split}: utterance {row[0]!r} holds a tab or a line break: {row!r}")
+    (folder / f"{split}{SUFFIX}").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def read_texts(path: Path) -> list[Text]:
+    """Read what `write_texts` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: names the file, the line and what is wrong with it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file (prep_slurp.py --text-only makes one)")
+    header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    if tuple(header.split("\t")) != Text._fields:
+        raise ValueError(f"{path}, line 1: expected the columns {', '.join(Text._fields)}, found {header!r}")
+    texts = []
+    for number, line in enumerate(lines, start=2):
+        fields = line.split("\t")
+        if len(fields) != len(Text._fields) or not all(field.strip() for field in fields):
+            raise ValueError(f"{path}, line {number}: expected 3 texts with tabs between, found {line!r}")
+        texts.append(Text(*fields))
+    if not texts:
+        raise ValueError(f"{path}: expected a row an utterance, found no text")
+    return texts
+
+
+def write_labels(folder: Path, parses: Iterable[Node]) -> int:
+    """Write ``labels.txt``; returns the number of labels."""
+    found = labels(parses)
+    (folder / LABELS).write_text("".join(f"{label}\n" for label in found), encoding="utf-8")
+    return len(found)

@@ -1,0 +1,152 @@
+#!/usr/bin/env python
+"""Scores of spoken language understanding: STOP (exact and tree match, label F1), SLURP (intent accuracy, SLU-F1).
+
+Predictions of fairseq-generate against the manifest that was generated from:
+
+    python scripts/score_slu.py slurp --generated out/generate-test.txt --manifest data/test.tsv
+
+or files in the format of the corpus, SLURP's jsonl files or, for STOP, a parse a line:
+
+    python scripts/score_slu.py slurp --gold test.jsonl --predictions predictions.jsonl
+    python scripts/score_slu.py stop --gold gold.txt --predictions hypotheses.txt
+"""
+
+import json
+from pathlib import Path
+
+from _cli import PlainParser, run
+
+from fairseq_prune.data.manifest import read_manifest
+from fairseq_prune.data.slu_formats import read_slurp
+from fairseq_prune.data.slu_scores import CORPORA, total
+
+
+def read_lines(path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return Path(path).read_text(encoding="utf-8").splitlines()
+
+
+def read_generated(path, rows: int) -> list[str]:
+    """The best hypothesis of each row of a manifest, from the D lines of fairseq-generate.
+
+    Raises:
+        ValueError: it is not the output for a manifest of so many rows.
+    """
+    found = {}
+    for line in read_lines(path):
+        kind, _, rest = line.partition("-")
+        fields = rest.split("\t")
+        if kind == "D" and len(fields) == 3 and fields[0].isdigit():
+            found.setdefault(int(fields[0]), fields[2])  # the first of --nbest is the best
+    if sorted(found) != list(range(rows)):
+        raise ValueError(
+            f"{path}: expected hypotheses (D-0 to D-{rows - 1}) for the {rows} rows of the manifest, found {len(found)}"
+        )
+    return [found[row] for row in range(rows)]
+
+
+def read_all(path, corpus, texts: list[str]) -> list:
+    """Gold parses.
+
+    Raises:
+        ValueError: names the line of a malformed one.
+    """
+    gold = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            gold.append(corpus.read(text))
+        except ValueError as error:
+            raise ValueError(f"{path}, parse {number}: {error}") from None
+    return gold
+
+
+def slurp_pairs(gold_path, predictions_path) -> tuple[list, list]:
+    """Gold and predicted meanings of the predictions' recordings, or utterances, as SLURP's evaluation pairs them.
+
+    Raises:
+        ValueError: names the line of a bad row, or says that no gold annotation has a prediction.
+    """
+    predictions = {}
+    for where, row, meaning in read_slurp(predictions_path):
+        keys = [key for key in ("file", "slurp_id") if key in row]
+        if not keys:
+            raise ValueError(f"{where}: a prediction needs file or slurp_id")
+        predictions[(keys[0], str(row[keys[0]]))] = meaning
+    gold = {}
+    for where, row, meaning in read_slurp(gold_path):
+        if "slurp_id" not in row:
+            raise ValueError(f"{where}: no slurp_id")
+        gold[("slurp_id", str(row["slurp_id"]))] = meaning
+        gold.update({("file", recording["file"]): meaning for recording in row.get("recordings", ())})
+    kinds = {kind for kind, _ in predictions}
+    wanted = [key for key in gold if key[0] in kinds]
+    scored = [key for key in wanted if key in predictions]
+    if not scored:
+        raise ValueError(f"{predictions_path}: predicts no utterance of {gold_path}")
+    if len(scored) < len(wanted):
+        # as the published evaluation does; a reader of the scores must know
+        print(
+            f"{len(wanted) - len(scored):,} of {len(wanted):,} gold annotations have no prediction: not scored"
+        )
+    return [gold[key] for key in scored], [predictions[key] for key in scored]
+
+
+def main(args):
+    corpus, malformed = CORPORA[args.corpus], 0
+    if args.manifest or args.generated:
+        if not (args.manifest and args.generated) or args.gold or args.predictions:
+            raise ValueError("expected --generated with --manifest, or --gold with --predictions")
+        rows = read_manifest(args.manifest)
+        gold = read_all(args.manifest, corpus, [row.tgt_text for row in rows])
+        predicted = [corpus.read_or_none(text) for text in read_generated(args.generated, len(rows))]
+        if args.write_predictions:
+            write_predictions(args.write_predictions, rows, predicted)
+    elif not (args.gold and args.predictions):
+        raise ValueError("expected --generated with --manifest, or --gold with --predictions")
+    elif args.corpus == "slurp":
+        gold, predicted = slurp_pairs(args.gold, args.predictions)
+    else:
+        gold = read_all(args.gold, corpus, read_lines(args.gold))
+        predicted = [corpus.read_or_none(text) for text in read_lines(args.predictions)]
+        if not gold or len(gold) != len(predicted):
+            raise ValueError(
+                f"{args.predictions}: {len(predicted)} parses for the {len(gold)} of {args.gold}"
+            )
+    malformed = sum(meaning is None for meaning in predicted)
+    counts = total(corpus.counts(*pair) for pair in zip(gold, predicted))
+    scores = {name: round(100 * value.f1, 2) for name, value in counts.items()}
+    report = {"utterances": len(gold), "malformed": malformed, **scores}
+    if args.json:
+        print(json.dumps(report))
+    else:
+        for name, value in report.items():
+            print(f"{name:<20}{value:>8}")
+
+
+def write_predictions(path, rows, predicted) -> None:
+    """Write SLURP's predictions; a parse that could not be read has empty names, and no entities."""
+    empty = {"scenario": "", "action": "", "entities": []}
+    lines = [
+        json.dumps({"file": row.id, **(meaning.to_row() if meaning else empty)})
+        for row, meaning in zip(rows, predicted)
+    ]
+    Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = PlainParser(__doc__)
+    add = parser.add_argument
+    add("corpus", choices=sorted(CORPORA), help="whose scores")
+    add("--generated", help="output of fairseq-generate (generate-SUBSET.txt)")
+    add("--manifest", help="manifest of that subset, with the gold parses as tgt_text")
+    add("--gold", help="SLURP: jsonl file; STOP: a parse a line")
+    add("--predictions", help="SLURP: jsonl file of predictions; STOP: a parse a line")
+    add("--write-predictions", metavar="JSONL", help="write SLURP's predictions of --generated")
+    add("--json", action="store_true", help="one line of JSON")
+    run(main, parser)
