@@ -8,12 +8,10 @@ leaves nothing.
     python scripts/export.py --checkpoint whisper.pt --format hf --out whisper_hf
 """
 
-import os
-import tempfile
 from importlib import import_module
 from pathlib import Path
 
-from _cli import PlainParser, run
+from _cli import PlainParser, complete, run
 from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.loading import load_fairseq_state
@@ -29,23 +27,16 @@ def formats_of(model_name):
 
 
 def main(args):
-    if args.out.exists() and not args.overwrite:
-        raise FileExistsError(f"{args.out} already exists: choose another --out, or give --overwrite")
-    state = load_fairseq_state(args.checkpoint)
-    formats = formats_of(state["cfg"].model._name)
-    if args.format not in formats:
-        raise ValueError(
-            f"--format: found {args.format!r}, expected one of {', '.join(formats)} for {args.checkpoint},"
-            f" a model {state['cfg'].model._name!r}"
-        )
-    [model], _, task = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], state=state)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{args.out.name}-unfinished-", dir=args.out.parent) as aside:
-        written = Path(aside) / args.out.name
+    with complete(args.out, args.overwrite) as written:
+        state = load_fairseq_state(args.checkpoint)
+        formats = formats_of(state["cfg"].model._name)
+        if args.format not in formats:
+            raise ValueError(
+                f"--format: found {args.format!r}, expected one of {', '.join(formats)} for {args.checkpoint},"
+                f" a model {state['cfg'].model._name!r}"
+            )
+        [model], _, task = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], state=state)
         formats[args.format](model.eval(), task, written, args)
-        if args.out.exists():
-            os.replace(args.out, Path(aside) / "replaced")
-        os.replace(written, args.out)
     print(f"{args.out}: {args.format}, loaded back with equal outputs")
 
 
