@@ -2,45 +2,18 @@
 
 import re
 from argparse import Namespace
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
+from typing import Any
 
 import torch
-from fairseq import utils
-from fairseq.models.hubert import HubertConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
+from fairseq_prune.checkpoints.hubert_architecture import check_architecture
 from fairseq_prune.checkpoints.huggingface_hubert import read_huggingface_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
-from fairseq_prune.compat import evaluate_literals
-
-# Fields of fairseq's HubertConfig that say which weights there are and what they compute. The others are for
-# pretraining and regularisation, which whoever trains further sets anew.
-ARCHITECTURE = {
-    "extractor_mode": str,
-    "conv_feature_layers": str,
-    "conv_bias": bool,
-    "encoder_layers": int,
-    "encoder_embed_dim": int,
-    "encoder_ffn_embed_dim": int,
-    "encoder_attention_heads": int,
-    "activation_fn": str,
-    "layer_type": str,
-    "layer_norm_first": bool,
-    "conv_pos": int,
-    "conv_pos_groups": int,
-    "conv_pos_batch_norm": bool,  # unknown to fairseq 0.12.2
-}
-CHOICES = {
-    "extractor_mode": ("default", "layer_norm"),
-    "activation_fn": utils.get_available_activation_fns(),
-    "layer_type": ("transformer",),
-}
-DEFAULTS = {"conv_pos_batch_norm": False, **{field.name: field.default for field in fields(HubertConfig)}}
-MAX_CONV_LAYERS = 100
 
 KNOWN_KEY = re.compile(
     r"mask_emb|(post_extract_proj|layer_norm|feature_extractor\.conv_layers\.\d+\.(0|2|2\.1)"
@@ -57,14 +30,20 @@ CTC_PREFIX = "w2v_encoder.w2v_model."
 class HubertCheckpoint:
     """A HuBERT without pretraining heads.
 
-    config: the ARCHITECTURE fields of fairseq's HubertConfig, as JSON can hold them.
+    config: the ARCHITECTURE fields of fairseq's HubertConfig, as JSON can hold them; of a compressed one, "pruned"
+        says in what its layers differ.
     normalize: whether it was trained on waveforms of zero mean and unit variance.
     state_dict: float32 tensors under the names of fairseq's HubertModel.
     """
 
-    config: dict[str, Union[str, int, bool]]
+    config: dict[str, Any]
     normalize: bool
     state_dict: dict[str, Tensor]
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """For `build_encoder`, and for our checkpoints to keep."""
+        return {"normalize": self.normalize, **self.config}
 
 
 def read_hubert(path):
@@ -89,72 +68,6 @@ def read_hubert(path):
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return HubertCheckpoint(config, normalize, {key: _own_float32(value) for key, value in weights.items()})
-
-
-def hubert_config(architecture, **others):
-    """fairseq's HubertConfig, enough for `HubertModel(config, HubertPretrainingConfig(), [None])`.
-
-    Args:
-        architecture: `HubertCheckpoint.config`, or a part of it for fairseq's defaults elsewhere.
-        others: further fields, such as dropout.
-
-    Raises:
-        ValueError: an unknown field, or a value that is none.
-    """
-    unknown = [name for name in architecture if name not in ARCHITECTURE]
-    if unknown:
-        raise ValueError(f"{unknown[0]!r} is not a field of a HuBERT's architecture")
-    config = check_architecture(architecture)
-    known = {field.name for field in fields(HubertConfig)}
-    if not config["conv_pos_batch_norm"]:
-        config = {name: value for name, value in config.items() if name in known}
-    unknown = [name for name in {**config, **others} if name not in known]
-    if unknown:
-        raise ValueError(f"the installed fairseq's HubertConfig has no field {unknown[0]!r}")
-    return HubertConfig(label_rate=50.0, **{**config, **others})  # the default label rate is no number
-
-
-def check_architecture(config):
-    """The ARCHITECTURE fields of a configuration, with fairseq's defaults for those it lacks.
-
-    Raises:
-        ValueError: a value of the wrong type, or one that no HuBERT has.
-    """
-    checked = {}
-    for name, kind in ARCHITECTURE.items():
-        value = config.get(name, DEFAULTS[name])
-        if type(value) is not kind or (kind is int and value < 1):
-            raise ValueError(f"{name} is {value!r}, expected {'1 or more' if kind is int else kind.__name__}")
-        if value not in CHOICES.get(name, (value,)):
-            raise ValueError(f"{name} is {value!r}, expected {' or '.join(CHOICES[name])}")
-        checked[name] = value
-    for part in ("encoder_attention_heads", "conv_pos_groups"):
-        if checked["encoder_embed_dim"] % checked[part]:
-            raise ValueError(f"{part} is {checked[part]}, not a divisor of {checked['encoder_embed_dim']}")
-    checked["conv_feature_layers"] = str(parse_conv_layers(checked["conv_feature_layers"]))
-    return checked
-
-
-def parse_conv_layers(expression):
-    """The list of (channels, kernel, stride) that `conv_feature_layers` stands for.
-
-    fairseq calls `eval` on this string, wherever it is from; here it may only be literals, + - and * of them.
-
-    Raises:
-        ValueError: anything else.
-    """
-    try:
-        items = evaluate_literals(expression)
-        layers = [(channels, kernel, stride) for channels, kernel, stride in items]
-    except (TypeError, ValueError):
-        layers = []
-    if not 0 < len(layers) <= MAX_CONV_LAYERS or not all(
-        type(size) is int and size > 0 for layer in layers for size in layer
-    ):
-        raise ValueError(
-            f"conv_feature_layers is {expression[:80]!r}, expected [(channels, kernel, stride), ...]"
-        )
-    return layers
 
 
 def _read_fairseq(path):

@@ -9,7 +9,8 @@ from fairseq.models import FairseqEncoderDecoderModel, register_model
 from torch import Tensor
 
 from fairseq_prune.checkpoints.deltalm import load_deltalm
-from fairseq_prune.checkpoints.hubert import hubert_config, read_hubert
+from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert_architecture import build_encoder
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.models.deltalm import keep_in_checkpoint
 from fairseq_prune.models.hubert_deltalm_config import (
@@ -69,7 +70,7 @@ def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
     checkpoint = None
     if cfg.hubert_path:
         checkpoint = read_hubert(cfg.hubert_path)
-        architecture = {"normalize": checkpoint.normalize, **checkpoint.config}
+        architecture = checkpoint.architecture
     elif cfg.hubert_config:
         architecture = json.loads(cfg.hubert_config)
     else:
@@ -83,10 +84,10 @@ def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
             "conv_pos": cfg.hubert_conv_pos,
             "conv_pos_groups": cfg.hubert_conv_pos_groups,
         }
-    fields = dict(architecture)
-    normalize = fields.pop("normalize")
-    hubert_cfg = hubert_config(
-        fields,
+    hubert = build_encoder(
+        architecture,
+        hubert_pruning(cfg, architecture["encoder_layers"]),
+        pad_invariant=not cfg.fairseq_padding,
         dropout=cfg.hubert_dropout,
         attention_dropout=cfg.hubert_attention_dropout,
         activation_dropout=cfg.hubert_activation_dropout,
@@ -98,8 +99,6 @@ def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
         mask_channel_length=cfg.mask_channel_length,
         feature_grad_mult=0.0 if extractor_is_frozen(cfg) else 1.0,
     )
-    pruning = hubert_pruning(cfg, hubert_cfg.encoder_layers)
-    hubert = TokenPrunedHubert(hubert_cfg, pruning, normalize, pad_invariant=not cfg.fairseq_padding)
     if checkpoint is not None:
         load_state_dict_strictly(hubert, checkpoint.state_dict, cfg.hubert_path)
     return hubert, json.dumps(architecture)

@@ -10,11 +10,11 @@ from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 from omegaconf import OmegaConf
 
 from fairseq_prune import compat
-from fairseq_prune.checkpoints.hubert import (
+from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert_architecture import (
     ARCHITECTURE,
     hubert_config,
     parse_conv_layers,
-    read_hubert,
 )
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 

@@ -7,7 +7,8 @@ from fairseq.models.hubert import HubertModel
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 
 from fairseq_prune import compat
-from fairseq_prune.checkpoints.hubert import hubert_config, read_hubert
+from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert_architecture import hubert_config
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 
 BASE = {

@@ -5,7 +5,8 @@ import torch
 from fairseq.models.hubert import HubertConfig, HubertModel
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
 
-from fairseq_prune.checkpoints.hubert import hubert_config, read_hubert
+from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert_architecture import hubert_config
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.modules.hubert import TokenPrunedHubert, TokenPruning
 from fairseq_prune.pruning.tokens import CRITERIA
