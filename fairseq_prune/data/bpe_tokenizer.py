@@ -113,6 +113,12 @@ class BPETokenizer:
             content["added_tokens"].append({"id": index, "content": token, **flags, "special": special})
         return BPETokenizer(json.dumps(content), self.name)
 
+    def for_rows(self, rows: int) -> "BPETokenizer":
+        """This one, or with the timestamps behind, if an embedding of so many rows has them and the file has not."""
+        if rows != len(self) + len(TIMESTAMPS) or TIMESTAMPS[0] in self.special:
+            return self
+        return self.with_tokens(TIMESTAMPS, special=True)
+
     def __len__(self) -> int:
         return len(self.dictionary)
 
