@@ -1,0 +1,118 @@
+"""From the hidden states of a student to those of its teacher: maps between them, and the distance that is left."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+COSINES = ("raw", "log_sigmoid")
+
+
+def parse_layers(text: str) -> list[list[int]]:
+    """Groups of layers, "0|4,8,12" -> [[0], [4, 8, 12]]; 0 is what enters the first layer.
+
+    Raises:
+        ValueError: no such list, or a layer that stands in it twice.
+    """
+    if not re.fullmatch(r"\s*\d+\s*([,|]\s*\d+\s*)*", text):
+        raise ValueError(f"found {text!r}, expected layers with commas between, and groups with | between")
+    groups = [[int(layer) for layer in group.split(",")] for group in text.split("|")]
+    layers = [layer for group in groups for layer in group]
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"found {text!r}, which names a layer twice")
+    return groups
+
+
+class LayerMaps(nn.Module):
+    """A linear map from each layer of the student to the same layer of the teacher (DPHuBERT, arXiv 2305.17651).
+
+    A map begins as the identity, or cuts off or fills up with zeros where the teacher is narrower or wider.
+
+    Args:
+        groups: layers; those of a group share a map.
+        student_dim, teacher_dim: widths of the hidden states.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]], student_dim: int, teacher_dim: int):
+        super().__init__()
+        self.layers = [layer for group in groups for layer in group]
+        self.map_of = {layer: index for index, group in enumerate(groups) for layer in group}
+        self.maps = nn.ModuleList(nn.Linear(student_dim, teacher_dim) for _ in groups)
+        for linear in self.maps:
+            nn.init.eye_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """All hidden states (batch, frames, student_dim) -> (batch, frames, teacher_dim) for each of ``layers``."""
+        return [self.maps[self.map_of[layer]](states[layer]) for layer in self.layers]
+
+
+class PredictionHeads(nn.Module):
+    """Two linear maps for each layer of the teacher, all from the student's last one (DistilHuBERT, arXiv 2110.01900).
+
+    Args: as of `LayerMaps`; groups do not matter, no head is shared.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]], student_dim: int, teacher_dim: int):
+        super().__init__()
+        self.layers = [layer for group in groups for layer in group]
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(student_dim, teacher_dim), nn.GELU(), nn.Linear(teacher_dim, teacher_dim))
+            for _ in self.layers
+        )
+
+    def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """All hidden states (batch, frames, student_dim) -> (batch, frames, teacher_dim) for each of ``layers``."""
+        return [head(states[-1]) for head in self.heads]
+
+
+MAPS = {"layers": LayerMaps, "heads": PredictionHeads}
+
+
+@dataclass
+class DistillationLoss:
+    """Distances between hidden states, averaged over features and layers and summed over frames that are not padding.
+
+    l1, cosine, mse: weights of the mean absolute difference, of the cosine distance and of the mean squared
+        difference of a frame. cosine_form: the distance is 1 - cos ("raw") or -log sigmoid(cos) ("log_sigmoid").
+    """
+
+    l1: float = 1.0
+    cosine: float = 1.0
+    mse: float = 0.0
+    cosine_form: str = "raw"
+
+    def __call__(
+        self, student: Sequence[Tensor], teacher: Sequence[Tensor], padding_mask: Optional[Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor], int]:
+        """Compare layer by layer, in float32.
+
+        Args:
+            student, teacher: (batch, frames, dim) for each layer.
+            padding_mask: (batch, frames), True on padding, or None.
+
+        Returns:
+            the weighted sum; its parts "l1", "cosine" and "mse" without weights (0-dim, those that have a
+            weight); and the number of frames, a 0-dim tensor where the device knows it alone.
+        """
+        parts = {name: 0 for name in ("l1", "cosine", "mse") if getattr(self, name)}
+        for mine, other in zip(student, teacher):
+            mine, other = mine.float(), other.float()
+            if "l1" in parts:
+                parts["l1"] = parts["l1"] + (mine - other).abs().mean(-1)
+            if "mse" in parts:
+                parts["mse"] = parts["mse"] + (mine - other).square().mean(-1)
+            if "cosine" in parts:
+                cosine = F.cosine_similarity(mine, other, dim=-1)
+                raw = self.cosine_form == "raw"
+                parts["cosine"] = parts["cosine"] + (1 - cosine if raw else -F.logsigmoid(cosine))
+        frames = student[0].shape[0] * student[0].shape[1]
+        if padding_mask is not None:
+            parts = {name: part.masked_fill(padding_mask, 0) for name, part in parts.items()}
+            frames = (~padding_mask).sum()
+        parts = {name: part.sum() / len(student) for name, part in parts.items()}
+        total = sum(getattr(self, name) * part for name, part in parts.items())
+        return total, parts, frames
