@@ -9,7 +9,7 @@ from typing import List, Optional  # noqa: UP035 (fairseq's argparse bridge look
 
 import numpy as np
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II, OmegaConf
 
 from fairseq_prune.data.audio import SAMPLE_RATE
@@ -19,6 +19,7 @@ from fairseq_prune.data.manifest import Utterance, check_audio, read_manifest
 from fairseq_prune.data.speech_translation_dataset import SpeechTranslationDataset
 from fairseq_prune.data.vocabulary import Vocabulary, VocabularyBPE
 from fairseq_prune.tasks.corpus_scores import CorpusScores
+from fairseq_prune.tasks.sample_batches import SampleBatchesTask
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class SpeechTranslationConfig(FairseqDataclass):
 
 
 @register_task("speech_translation", dataclass=SpeechTranslationConfig)
-class SpeechTranslationTask(FairseqTask):
+class SpeechTranslationTask(SampleBatchesTask):
     """Translate speech to text.
 
     The vocabularies come from the data directory and go into every checkpoint (``task_state``), so that a
@@ -306,26 +307,6 @@ class SpeechTranslationTask(FairseqTask):
         if not kept.all():
             logger.warning(f"{path}: {kept.sum():,} of {len(kept):,} utterances kept; left out: {counts}")
             dataset.keep(kept)
-
-    def max_positions(self):
-        """None: training is filtered here, and evaluation must not skip anything."""
-        return None
-
-    def get_batch_iterator(
-        self,
-        dataset,
-        max_tokens=None,
-        max_sentences=None,
-        max_positions=None,
-        ignore_invalid_inputs=False,
-        **kwargs,
-    ):
-        """As in fairseq, which for training would leave out what is longer than ``max_tokens``: an error here."""
-        if max_tokens is not None and (dataset.training or not ignore_invalid_inputs):
-            dataset.fit_batches(max_tokens)
-        return super().get_batch_iterator(
-            dataset, max_tokens, max_sentences, max_positions, ignore_invalid_inputs, **kwargs
-        )
 
     # -- model and validation
 
