@@ -1,19 +1,20 @@
-"""Reading HuBERT: fairseq's checkpoints, pretrained or fine-tuned with CTC, and Hugging Face folders."""
+"""Reading HuBERT and wav2vec 2.0, which have one architecture: files of fairseq, of Hugging Face, and our own.
+
+fairseq's checkpoints may be pretrained or fine-tuned with CTC.
+"""
 
 import re
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from fairseq_prune.checkpoints.hubert_architecture import check_architecture
 from fairseq_prune.checkpoints.huggingface_hubert import read_huggingface_hubert
-from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.checkpoints.loading import load_checkpoint_file, model_and_task_options
+from fairseq_prune.checkpoints.pruned_hubert import OUR_MODELS, encoder_in
 
 KNOWN_KEY = re.compile(
     r"mask_emb|(post_extract_proj|layer_norm|feature_extractor\.conv_layers\.\d+\.(0|2|2\.1)"
@@ -21,14 +22,22 @@ KNOWN_KEY = re.compile(
     r"|self_attn_layer_norm|fc1|fc2|final_layer_norm)))"
     r"\.(weight|bias|weight_g|weight_v|running_mean|running_var|num_batches_tracked)"
 )
-PRETRAINING_HEAD = re.compile(r"label_embs_concat|(final_proj|target_glu\.0)\.(weight|bias)")  # dropped
+# what pretraining needs, by model; dropped
+PRETRAINING_HEAD = {
+    "hubert": re.compile(r"label_embs_concat|(final_proj|target_glu\.0)\.(weight|bias)"),
+    "wav2vec2": re.compile(
+        r"quantizer\.(vars|weight_proj(\.\d+)*\.(weight|bias))|(project_q|final_proj|target_glu\.0)\.(weight|bias)"
+    ),
+}
+# options of fairseq's Wav2Vec2Model that would change the encoder, and HuBERT has not: {option: what HuBERT does}
+FIXED_WAV2VEC2 = {"quantize_input": False, "pos_conv_depth": 1, "crop_seq_to_multiple": 1}
 CTC_HEAD = re.compile(r"w2v_encoder\.proj\.(weight|bias)")  # dropped
 CTC_PREFIX = "w2v_encoder.w2v_model."
 
 
 @dataclass
 class HubertCheckpoint:
-    """A HuBERT without pretraining heads.
+    """A HuBERT or wav2vec 2.0 without pretraining heads.
 
     config: the ARCHITECTURE fields of fairseq's HubertConfig, as JSON can hold them; of a compressed one, "pruned"
         says in what its layers differ.
@@ -47,14 +56,18 @@ class HubertCheckpoint:
 
 
 def read_hubert(path):
-    """Read a HuBERT from a fairseq checkpoint, or from a folder that `save_pretrained` of transformers wrote.
+    """Read a HuBERT or wav2vec 2.0.
+
+    Args:
+        path: checkpoint of fairseq, compressed encoder of ours (`pruned_hubert`, or `dphubert` without gates), or a
+            folder that `save_pretrained` of transformers wrote.
 
     Returns:
         HubertCheckpoint
 
     Raises:
         FileNotFoundError: no such file, or the folder lacks `config.json` or weights.
-        ValueError: unreadable, not a HuBERT, or one that fairseq's HubertModel cannot express.
+        ValueError: unreadable, no such model, one that fairseq's HubertModel cannot express, or one with gates.
     """
     path = Path(path)
     config, normalize, weights = (read_huggingface_hubert if path.is_dir() else _read_fairseq)(path)
@@ -75,56 +88,47 @@ def _read_fairseq(path):
     weights = checkpoint.get("model")
     if not isinstance(weights, dict):
         raise ValueError(f"{path}: not a fairseq checkpoint: found {list(checkpoint)[:5]}, expected 'model'")
-    model, task = _sections(checkpoint, path)
+    model, task = model_and_task_options(checkpoint, path)
     normalize = task.get("normalize", False)
     if "w2v_path" in model:
         model = _pretrained_model(model, path)
         weights = {key: value for key, value in weights.items() if not CTC_HEAD.fullmatch(key)}
         other = [key for key in weights if not key.startswith(CTC_PREFIX)]
         if other:
-            raise ValueError(f"{path}: unknown weight {other[0]!r}, expected those of a hubert_ctc")
+            raise ValueError(
+                f"{path}: unknown weight {other[0]!r}, expected those of an encoder with a CTC head"
+            )
         weights = {key[len(CTC_PREFIX) :]: value for key, value in weights.items()}
     name = model.get("_name") or model.get("arch")
-    if name != "hubert":
-        raise ValueError(f"{path}: a checkpoint of model {name!r}, expected 'hubert' or 'hubert_ctc'")
-    weights = {key: value for key, value in weights.items() if not PRETRAINING_HEAD.fullmatch(key)}
+    if name in OUR_MODELS:
+        config, weights = encoder_in(name, model, weights, path)
+        if any(key.startswith("gates.") for key in weights):
+            raise ValueError(f"{path}: still has gates, expected what scripts/compress_hubert.py makes of it")
+        return config, config.pop("normalize"), weights
+    if name not in PRETRAINING_HEAD:
+        known = ", ".join((*PRETRAINING_HEAD, *OUR_MODELS))
+        raise ValueError(
+            f"{path}: a checkpoint of model {name!r}, expected one of {known}, or with CTC on top"
+        )
+    if name == "wav2vec2":
+        for option, fixed in FIXED_WAV2VEC2.items():
+            if model.get(option, fixed) != fixed:
+                raise ValueError(f"{path}: {option} is {model[option]!r}, but fairseq's HuBERT has {fixed!r}")
+    weights = {key: value for key, value in weights.items() if not PRETRAINING_HEAD[name].fullmatch(key)}
     return model, normalize, weights
 
 
-def _sections(checkpoint, path):
-    """Options of model and task: two sections of `cfg`, or both together in the older `args`."""
-    config = _as_dict(checkpoint.get("cfg") or checkpoint.get("args"), path)
-    if "model" in config:
-        return _as_dict(config["model"], path), _as_dict(config.get("task", {}), path)
-    return config, config
-
-
 def _pretrained_model(fine_tuned, path):
-    """Options of the HuBERT in a fine-tuned model, from `w2v_args` or else from the file it began with."""
+    """Options of the encoder in a fine-tuned model, from `w2v_args` or else from the file it began with."""
     if fine_tuned.get("w2v_args") is not None:
-        return _sections({"cfg": fine_tuned["w2v_args"]}, path)[0]
+        return model_and_task_options({"cfg": fine_tuned["w2v_args"]}, path)[0]
     pretrained = fine_tuned["w2v_path"]
     if not Path(pretrained).is_file():
         raise ValueError(
             f"{path}: fine-tuned, without the architecture (w2v_args), and the checkpoint that it began with "
             f"is not here: {pretrained}"
         )
-    return _sections(load_checkpoint_file(pretrained, mmap=True), pretrained)[0]
-
-
-def _as_dict(section, path):
-    if isinstance(section, Namespace):
-        return vars(section)
-    if isinstance(section, DictConfig):
-        try:
-            return OmegaConf.to_container(section)
-        except (OmegaConfBaseException, AttributeError, TypeError) as error:
-            raise ValueError(
-                f"{path}: written by a later omegaconf than the installed one ({error})"
-            ) from error
-    if not isinstance(section, dict):
-        raise ValueError(f"{path}: no configuration: found {type(section).__name__}, expected cfg or args")
-    return section
+    return model_and_task_options(load_checkpoint_file(pretrained, mmap=True), pretrained)[0]
 
 
 def _own_float32(tensor):

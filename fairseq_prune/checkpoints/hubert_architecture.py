@@ -100,7 +100,7 @@ def hubert_config(architecture, **others):
 
 
 def check_architecture(config):
-    """The ARCHITECTURE fields of a configuration, with fairseq's defaults for those it lacks, and "pruned" if it is there.
+    """The ARCHITECTURE fields of a configuration, with fairseq's defaults for those it lacks; "pruned" if it is there.
 
     Raises:
         ValueError: a value of the wrong type, or one that no HuBERT has.

@@ -1,4 +1,4 @@
-"""Reading the HuBERT folders of Hugging Face: config.json with model.safetensors or pytorch_model.bin."""
+"""Reading folders of Hugging Face with HuBERT or wav2vec 2.0: config.json, model.safetensors or pytorch_model.bin."""
 
 import json
 import re
@@ -12,10 +12,11 @@ CONV_NORMS = {"group": "default", "layer": "layer_norm"}
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_accurate", "relu": "relu"}
 # what fairseq's HubertModel has no option for: {field of config.json: (its default there, what fairseq does)}
 FIXED = {
-    "model_type": (None, "hubert"),
     "feat_extract_activation": ("gelu", "gelu"),
     "feat_proj_layer_norm": (True, True),
     "layer_norm_eps": (1e-5, 1e-5),
+    "add_adapter": (False, False),  # this and the next one: of wav2vec 2.0 only
+    "adapter_attn_dim": (None, None),
 }
 
 # {module in transformers: module in fairseq}; the module's parameters keep their names, but for RENAMED
@@ -39,20 +40,29 @@ BATCH_NORM = {
     r"encoder\.pos_conv_embed\.conv": "encoder.pos_conv.1",
 }
 RENAMED = {"original0": "weight_g", "original1": "weight_v"}
-CTC_HEAD = re.compile(r"lm_head\.(weight|bias)")  # dropped
+# heads, by model type; dropped
+HEADS = {
+    "hubert": re.compile(r"lm_head\.(weight|bias)"),
+    "wav2vec2": re.compile(
+        r"(lm_head|project_q|project_hid|quantizer\.weight_proj)\.(weight|bias)|quantizer\.codevectors"
+    ),
+}
 
 
 def read_huggingface_hubert(folder):
-    """Read a `HubertModel` or `HubertForCTC` that `save_pretrained` of transformers wrote.
+    """Read a HuBERT or wav2vec 2.0, also with its heads, that `save_pretrained` of transformers wrote.
 
     Returns:
         (fields of fairseq's HubertConfig, normalize, state dict under the names of fairseq's HubertModel)
 
     Raises:
         FileNotFoundError: config.json or the weights are missing.
-        ValueError: not a HuBERT, or one that fairseq's HubertModel cannot express.
+        ValueError: no such model, or one that fairseq's HubertModel cannot express.
     """
     huggingface = _read_json(folder / "config.json")
+    kind = huggingface.get("model_type")
+    if kind not in HEADS:
+        raise ValueError(f"{folder / 'config.json'}: model_type is {kind!r}, expected {' or '.join(HEADS)}")
     config = _fairseq_config(huggingface, folder / "config.json")
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
@@ -63,9 +73,9 @@ def read_huggingface_hubert(folder):
         **(BATCH_NORM if config["conv_pos_batch_norm"] else WEIGHT_NORM),
     }
     weights = {
-        _fairseq_key(key, modules, path): value
+        _fairseq_key(key, kind, modules, path): value
         for key, value in load_checkpoint_file(path, mmap=True).items()
-        if not CTC_HEAD.fullmatch(key)
+        if not HEADS[kind].fullmatch(key)
     }
     # absent where masking was off in training; a masked frame is then simply empty
     weights.setdefault("mask_emb", torch.zeros(config["encoder_embed_dim"]))
@@ -126,15 +136,16 @@ def _translate(huggingface, name, default, choices, path):
     return choices[value]
 
 
-def _fairseq_key(key, modules, path):
-    if key in ("masked_spec_embed", "hubert.masked_spec_embed"):
+def _fairseq_key(key, kind, modules, path):
+    bare = key[len(kind) + 1 :] if key.startswith(f"{kind}.") else key
+    if bare == "masked_spec_embed":
         return "mask_emb"
-    module, _, parameter = (key[len("hubert.") :] if key.startswith("hubert.") else key).rpartition(".")
+    module, _, parameter = bare.rpartition(".")
     for pattern, replacement in modules.items():
         match = re.fullmatch(pattern, module)
         if match:
             return f"{match.expand(replacement)}.{RENAMED.get(parameter, parameter)}"
-    raise ValueError(f"{path}: unknown weight {key!r}, expected those of HubertModel or HubertForCTC")
+    raise ValueError(f"{path}: unknown weight {key!r}, expected those of a model {kind!r}")
 
 
 def _normalizes(folder, huggingface):

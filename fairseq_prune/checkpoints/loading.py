@@ -1,12 +1,15 @@
 """Reading checkpoint files without running code from them, and strict loading with readable errors."""
 
 import re
+from argparse import Namespace
 from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
 from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import overwrite_args_by_name
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_prune import compat
 
@@ -58,6 +61,36 @@ def load_fairseq_state(path, overrides=None):
     compat.refuse_unknown_overrides(path, cfg, overrides)
     overwrite_args_by_name(cfg, overrides or {})
     return state
+
+
+def model_and_task_options(checkpoint, path):
+    """Options in a checkpoint of fairseq: two sections of its `cfg`, or both together in the older `args`.
+
+    Returns:
+        options of the model, options of the task: dicts.
+
+    Raises:
+        ValueError: it holds no configuration.
+    """
+    config = _as_dict(checkpoint.get("cfg") or checkpoint.get("args"), path)
+    if "model" in config:
+        return _as_dict(config["model"], path), _as_dict(config.get("task", {}), path)
+    return config, config
+
+
+def _as_dict(section, path):
+    if isinstance(section, Namespace):
+        return vars(section)
+    if isinstance(section, DictConfig):
+        try:
+            return OmegaConf.to_container(section)
+        except (OmegaConfBaseException, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{path}: written by a later omegaconf than the installed one ({error})"
+            ) from error
+    if not isinstance(section, dict):
+        raise ValueError(f"{path}: no configuration: found {type(section).__name__}, expected cfg or args")
+    return section
 
 
 @contextmanager

@@ -200,8 +200,8 @@ def test_an_unknown_weight_is_an_error(tmp_path):
 
 
 def test_another_model_is_an_error(tmp_path):
-    cfg = {"model": {"_name": "wav2vec2"}, "task": {"normalize": False}}
-    with pytest.raises(ValueError, match="a checkpoint of model 'wav2vec2', expected 'hubert'"):
+    cfg = {"model": {"_name": "data2vec_audio"}, "task": {"normalize": False}}
+    with pytest.raises(ValueError, match="a checkpoint of model 'data2vec_audio', expected one of hubert"):
         read_hubert(save(tmp_path / "a.pt", torch.nn.Linear(2, 2), cfg))
 
 

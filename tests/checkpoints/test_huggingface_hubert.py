@@ -134,7 +134,8 @@ def test_normalisation_follows_the_kind_of_model_or_the_feature_extractor(tmp_pa
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"model_type": "wav2vec2"}, "model_type is 'wav2vec2', but fairseq's HuBERT has 'hubert'"),
+        ({"model_type": "data2vec-audio"}, "model_type is 'data2vec-audio', expected hubert or wav2vec2"),
+        ({"add_adapter": True}, "add_adapter is True, but fairseq's HuBERT has False"),
         ({"feat_proj_layer_norm": False}, "feat_proj_layer_norm is False, but fairseq's HuBERT has True"),
         ({"layer_norm_eps": 1e-3}, "layer_norm_eps is 0.001, but fairseq's HuBERT has 1e-05"),
         ({"feat_extract_activation": "relu"}, "feat_extract_activation is 'relu'"),
