@@ -134,13 +134,13 @@ class DPHubert(BaseFairseqModel):
         gating = parse_gating(cfg.prune)
         groups = parse_distill_layers(cfg.distill_layers)
         teacher = read_hubert(cfg.teacher_path) if cfg.teacher_path else None
-        start = read_hubert(cfg.student_path) if cfg.student_path else teacher
-        if start is not None:
-            architecture = start.architecture
-        elif cfg.student_config:
-            architecture = json.loads(cfg.student_config)
-        else:
+        # a checkpoint of ours says what it is, and brings its weights later; its teacher is then a teacher only
+        start = teacher if not cfg.student_config else None
+        if cfg.student_path:
+            start = read_hubert(cfg.student_path)
+        if start is None and not cfg.student_config:
             raise ValueError("model dphubert: neither --teacher-path nor --student-path was given")
+        architecture = start.architecture if start is not None else json.loads(cfg.student_config)
         student = build_encoder(
             architecture,
             gating=gating,
