@@ -43,6 +43,7 @@ def build_encoder(
     pruning: Optional[TokenPruning] = None,
     pad_invariant: bool = True,
     gating: Optional[Gating] = None,
+    kind: type[TokenPrunedHubert] = TokenPrunedHubert,
     **others: Any,
 ) -> TokenPrunedHubert:
     """The encoder of an architecture, with random weights.
@@ -52,6 +53,7 @@ def build_encoder(
         pruning: which layers drop frames; none by default.
         pad_invariant: see `TokenPrunedHubert`.
         gating: makes it a `GatedHubert`, which drops no frames.
+        kind: class to build without gates.
         others: further fields of fairseq's HubertConfig, such as dropout.
 
     Raises:
@@ -63,7 +65,7 @@ def build_encoder(
     shapes = None if pruned is None else HubertShapes.from_dict(pruned, cfg.encoder_layers)
     if gating is not None:
         return GatedHubert(cfg, gating, normalize, pad_invariant, shapes)
-    return TokenPrunedHubert(cfg, pruning, normalize, pad_invariant, shapes)
+    return kind(cfg, pruning, normalize, pad_invariant, shapes)
 
 
 def architecture_of(hubert: TokenPrunedHubert) -> dict[str, Any]:
