@@ -21,6 +21,7 @@ KNOWN_KEY = re.compile(
     r"|encoder\.(layer_norm|pos_conv\.[01]|layers\.\d+\.(self_attn\.[qkv]_proj|self_attn\.out_proj"
     r"|self_attn_layer_norm|fc1|fc2|final_layer_norm)))"
     r"\.(weight|bias|weight_g|weight_v|running_mean|running_var|num_batches_tracked)"
+    r"|relative_position\.(table\.weight|layers\.\d+\.(linear\.(weight|bias)|scale|heads))"
 )
 # what pretraining needs, by model; dropped
 PRETRAINING_HEAD = {

@@ -1,10 +1,16 @@
-"""Reading folders of Hugging Face with HuBERT or wav2vec 2.0: config.json, model.safetensors or pytorch_model.bin."""
+"""Reading folders of Hugging Face with HuBERT, wav2vec 2.0 or WavLM: config.json and a file of weights."""
 
 import json
 import re
 
 import torch
 
+from fairseq_prune.checkpoints.huggingface_wavlm import (
+    POSITION_MODULES,
+    POSITION_PARAMETERS,
+    finish_position_gates,
+    relative_position_shapes,
+)
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -15,7 +21,7 @@ FIXED = {
     "feat_extract_activation": ("gelu", "gelu"),
     "feat_proj_layer_norm": (True, True),
     "layer_norm_eps": (1e-5, 1e-5),
-    "add_adapter": (False, False),  # this and the next one: of wav2vec 2.0 only
+    "add_adapter": (False, False),  # this and the next one: not of HuBERT
     "adapter_attn_dim": (None, None),
 }
 
@@ -39,21 +45,23 @@ BATCH_NORM = {
     r"encoder\.pos_conv_embed\.batch_norm": "encoder.pos_conv.0",
     r"encoder\.pos_conv_embed\.conv": "encoder.pos_conv.1",
 }
-RENAMED = {"original0": "weight_g", "original1": "weight_v"}
+RENAMED = {"original0": "weight_g", "original1": "weight_v", **POSITION_PARAMETERS}
 # heads, by model type; dropped
 HEADS = {
     "hubert": re.compile(r"lm_head\.(weight|bias)"),
     "wav2vec2": re.compile(
         r"(lm_head|project_q|project_hid|quantizer\.weight_proj)\.(weight|bias)|quantizer\.codevectors"
     ),
+    "wavlm": re.compile(r"lm_head\.(weight|bias)"),
 }
 
 
 def read_huggingface_hubert(folder):
-    """Read a HuBERT or wav2vec 2.0, also with its heads, that `save_pretrained` of transformers wrote.
+    """Read a HuBERT, wav2vec 2.0 or WavLM, also with its heads, that `save_pretrained` of transformers wrote.
 
     Returns:
-        (fields of fairseq's HubertConfig, normalize, state dict under the names of fairseq's HubertModel)
+        (fields of fairseq's HubertConfig, normalize, state dict under the names of fairseq's HubertModel); of WavLM
+        also the field "pruned" and the weights of `modules.relative_position`
 
     Raises:
         FileNotFoundError: config.json or the weights are missing.
@@ -71,12 +79,16 @@ def read_huggingface_hubert(folder):
         **MODULES,
         **(LAYER_NORM if config["extractor_mode"] == "layer_norm" else GROUP_NORM),
         **(BATCH_NORM if config["conv_pos_batch_norm"] else WEIGHT_NORM),
+        **(POSITION_MODULES if kind == "wavlm" else {}),
     }
     weights = {
         _fairseq_key(key, kind, modules, path): value
         for key, value in load_checkpoint_file(path, mmap=True).items()
         if not HEADS[kind].fullmatch(key)
     }
+    if kind == "wavlm":
+        config["pruned"] = relative_position_shapes(huggingface, config)
+        finish_position_gates(weights)
     # absent where masking was off in training; a masked frame is then simply empty
     weights.setdefault("mask_emb", torch.zeros(config["encoder_embed_dim"]))
     return config, _normalizes(folder, huggingface), weights

@@ -16,6 +16,7 @@ def self_attention(
     padding_mask: Optional[Tensor] = None,
     sizes: Optional[Tensor] = None,
     scored: bool = False,
+    position_bias: Optional[Tensor] = None,
 ) -> tuple[Tensor, Optional[Tensor], Tensor]:
     """What ``attention(x, x, x)`` computes, batch first and without an attention matrix where none is needed.
 
@@ -25,6 +26,7 @@ def self_attention(
         padding_mask: (batch, frames), True on padding, or None.
         sizes: (batch, frames), how many original frames each merged frame stands for, or None.
         scored: also compute the attention received (gradients do not flow through it).
+        position_bias: (batch, heads, frames, frames), added to the logits.
 
     Returns:
         output (batch, frames, dim); attention received (batch, frames) or None; keys averaged over heads
@@ -39,12 +41,16 @@ def self_attention(
     received = None
     dropout = attention.dropout_module.p if attention.training else 0.0
     if scored and not dropout and sizes is None and not (torch.is_grad_enabled() and query.requires_grad):
-        out, received = attention_and_received(query, key, value, padding_mask)
+        out, received = attention_and_received(query, key, value, padding_mask, bias=position_bias)
     else:
         bias = attention_bias(padding_mask, sizes, query.dtype)
+        if position_bias is not None:
+            bias = position_bias if bias is None else position_bias + bias
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         if scored:
             with torch.no_grad():
-                _, received = attention_and_received(query, key, padding_mask=padding_mask)
+                _, received = attention_and_received(
+                    query, key, padding_mask=padding_mask, bias=position_bias
+                )
     out = attention.out_proj(out.transpose(1, 2).reshape(batch, frames, -1))
     return out, received, key.mean(dim=1)

@@ -1,6 +1,7 @@
 """Cutting what gates close out of a HuBERT."""
 
 from copy import copy
+from dataclasses import replace
 from typing import Optional
 
 import torch
@@ -8,7 +9,6 @@ from torch import Tensor, nn
 
 from fairseq_prune.modules.gated_hubert import GatedHubert, Masks
 from fairseq_prune.modules.hubert import TokenPrunedHubert
-from fairseq_prune.modules.hubert_shapes import HubertShapes
 from fairseq_prune.pruning.structured import cut_conv1d, cut_heads, cut_linear, cut_units
 
 
@@ -30,11 +30,10 @@ def cut_gates(gated: GatedHubert) -> TokenPrunedHubert:
     cfg.conv_feature_layers = str(
         [(size, *kernel_stride) for size, kernel_stride in zip(channels, gated.kernels_strides)]
     )
-    shapes = HubertShapes(
-        _sizes(gated.shapes.heads, kept.heads),
-        _sizes(gated.shapes.units, kept.units),
-        gated.shapes.head_dim,
-        gated.shapes.projection,
+    shapes = replace(
+        gated.shapes,
+        heads=_sizes(gated.shapes.heads, kept.heads),
+        units=_sizes(gated.shapes.units, kept.units),
     )
     small = TokenPrunedHubert(cfg, gated.pruning, gated.normalize, gated.pad_invariant, shapes)
     weights = {**gated.state_dict(), **_cut_extractor(gated, masks, kept), **_cut_layers(gated, masks, kept)}
@@ -68,6 +67,10 @@ def _cut_layers(gated: GatedHubert, masks: Masks, kept: Masks) -> dict[str, Tens
             cut = cut_heads(*projections, heads, gated.shapes.head_dim, _at(masks.heads[i], heads))
             for name, projection in zip(names, cut):
                 weights.update(_named(f"encoder.layers.{i}.self_attn.{name}", projection))
+            if gated.relative_position is not None:
+                gate = gated.relative_position.layers[str(i)]
+                for name in ("scale", "heads"):
+                    weights[f"relative_position.layers.{i}.{name}"] = getattr(gate, name)[heads]
         if units is not None and len(units):
             first, second = cut_units(layer.fc1, layer.fc2, units, _at(masks.units[i], units))
             weights.update(_named(f"encoder.layers.{i}.fc1", first))

@@ -43,6 +43,7 @@ class Frames:
     x: (batch, frames, dim). lengths: valid frames of each utterance. padding_mask: (batch, frames), True on
     padding, or None. positions: (batch, frames), the frame (20 ms) of the utterance that each one was before
     pruning, 0 on padding. sizes: (batch, frames), how many frames a merged one stands for, or None.
+    position_bias: what `relative_position` made of these positions, for the next layer to use again.
     """
 
     x: Tensor
@@ -50,6 +51,7 @@ class Frames:
     padding_mask: Optional[Tensor]
     positions: Tensor
     sizes: Optional[Tensor] = None
+    position_bias: Optional[Tensor] = None
     trace: list[Tensor] = field(default_factory=list)
 
     def select(self, indices: Tensor, padding_mask: Optional[Tensor], counts: list[int]) -> None:
@@ -66,5 +68,6 @@ class Frames:
 
     def _follow(self, indices: Tensor, padding_mask: Optional[Tensor], counts: list[int]) -> None:
         self.positions = tokens.gather_frames(self.positions, indices, padding_mask)
+        self.position_bias = None
         self.padding_mask = padding_mask
         self.lengths = counts

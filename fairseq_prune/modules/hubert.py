@@ -22,6 +22,7 @@ from fairseq_prune.modules.convolution import (
 from fairseq_prune.modules.frames import Frames, TokenPruning
 from fairseq_prune.modules.hubert_shapes import HubertShapes, apply_shapes
 from fairseq_prune.modules.masking import seeded_generator, span_mask
+from fairseq_prune.modules.relative_position import GatedRelativePosition
 from fairseq_prune.pruning import tokens
 from fairseq_prune.pruning.counting import LayerSize, Size, hubert_macs
 from fairseq_prune.pruning.schedules import warmed_up_ratio
@@ -63,6 +64,9 @@ class TokenPrunedHubert(HubertModel):
         self.cfg = cfg
         self.shapes = shapes or HubertShapes.uniform(cfg, self.post_extract_proj is not None)
         apply_shapes(self, self.shapes)
+        self.relative_position = None
+        if self.shapes.relative_buckets:
+            self.relative_position = GatedRelativePosition(self.shapes, self.encoder.embedding_dim)
         self.kernels_strides = [(conv[0].kernel_size[0], conv[0].stride[0]) for conv in self._convs]
         self.pruning = pruning or TokenPruning([1.0] * len(self.encoder.layers))
         self.normalize = normalize
@@ -247,9 +251,11 @@ class TokenPrunedHubert(HubertModel):
     def _self_attention(
         self, index: int, x: Tensor, frames: Frames, scored: bool
     ) -> tuple[Tensor, Optional[Tensor], Tensor]:
-        """`attention.self_attention` of a layer; for subclasses whose attention knows of positions."""
-        attention = self.encoder.layers[index].self_attn
-        return self_attention(attention, x, frames.padding_mask, frames.sizes, scored)
+        """`attention.self_attention` of a layer."""
+        attention, bias = self.encoder.layers[index].self_attn, None
+        if self.relative_position is not None:
+            bias = self.relative_position(index, x, frames)
+        return self_attention(attention, x, frames.padding_mask, frames.sizes, scored, bias)
 
     def _keep_counts(self, index: int, lengths: list[int]) -> list[int]:
         ratio = self.pruning.keep_ratios[index]

@@ -21,12 +21,16 @@ class HubertShapes:
     units: inner width of each layer's feed-forward block; 0: no such block, only its output bias.
     head_dim: width of a head.
     projection: a linear map leads from the extractor's channels to the transformer's width.
+    relative_buckets: of WavLM's gated relative positions (`modules.relative_position`); 0: none.
+    relative_distance: frames from which all of its positions share a bucket.
     """
 
     heads: Sequence[int]
     units: Sequence[int]
     head_dim: int
     projection: bool
+    relative_buckets: int = 0
+    relative_distance: int = 800
 
     @classmethod
     def uniform(cls, cfg: HubertConfig, projection: bool) -> "HubertShapes":
@@ -55,6 +59,17 @@ class HubertShapes:
                 raise ValueError(f"pruned: {name} has {len(sizes)} layers, expected {layers}")
         if type(fields["head_dim"]) is not int or fields["head_dim"] < 1:
             raise ValueError(f"pruned: head_dim is {fields['head_dim']!r}, expected 1 or more")
+        if type(fields["relative_buckets"]) is not int or fields["relative_buckets"] % 4:
+            raise ValueError(
+                f"pruned: relative_buckets is {fields['relative_buckets']!r}, expected a multiple of 4"
+            )
+        if (
+            type(fields["relative_distance"]) is not int
+            or fields["relative_distance"] * 4 <= fields["relative_buckets"]
+        ):
+            raise ValueError(
+                f"pruned: relative_distance is {fields['relative_distance']!r}, expected more frames"
+            )
         if type(fields["projection"]) is not bool:
             raise ValueError(f"pruned: projection is {fields['projection']!r}, expected true or false")
         return cls(**fields)

@@ -115,6 +115,7 @@ def hubert_prunable_parameters(
     head_dim: int,
     layers: Sequence[LayerSize],
     norm_first: bool,
+    position_gate: int = 0,
 ) -> Size:
     """Parameters of HuBERT whose number depends on the sizes that pruning changes.
 
@@ -129,6 +130,7 @@ def hubert_prunable_parameters(
         dim, head_dim: of the transformer layers.
         layers: what they have of heads and units.
         norm_first: layer norm before attention and feed-forward block, which goes with its block.
+        position_gate: parameters of WavLM's gate of relative positions in a layer, beside one for each head.
     """
     parameters, channels = 0, 1
     for (out_channels, kernel, _), has_norm in zip(conv_layers, conv_norms):
@@ -137,6 +139,8 @@ def hubert_prunable_parameters(
     parameters += channels * (2 + (dim if projects else 0))  # the features' layer norm, and the projection
     for layer in layers:
         parameters += layer.heads * head_dim * (4 * dim + 3) + layer.units * (2 * dim + 1)
+        if position_gate:
+            parameters += layer.heads + position_gate * layer.attends
         if norm_first:
             parameters += 2 * dim * (layer.attends + layer.feeds)
     return parameters

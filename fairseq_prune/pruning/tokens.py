@@ -67,6 +67,7 @@ def attention_and_received(
     value: Optional[Tensor] = None,
     padding_mask: Optional[Tensor] = None,
     block: int = QUERY_BLOCK,
+    bias: Optional[Tensor] = None,
 ) -> tuple[Optional[Tensor], Tensor]:
     """Softmax attention in blocks of queries, and how much of it each frame receives.
 
@@ -75,6 +76,7 @@ def attention_and_received(
             computed.
         padding_mask: (batch, frames), True on padding.
         block: queries at a time; memory is batch * heads * block * frames.
+        bias: (batch, heads, frames, frames), added to the logits.
 
     Returns:
         attention output (batch, heads, frames, head_dim), None without a value; and the attention received
@@ -82,11 +84,16 @@ def attention_and_received(
     """
     # autocast would take the sums below in half precision
     with torch.autocast(query.device.type, enabled=False):
-        return _attention_and_received(query, key, value, padding_mask, block)
+        return _attention_and_received(query, key, value, padding_mask, block, bias)
 
 
 def _attention_and_received(
-    query: Tensor, key: Tensor, value: Optional[Tensor], padding_mask: Optional[Tensor], block: int
+    query: Tensor,
+    key: Tensor,
+    value: Optional[Tensor],
+    padding_mask: Optional[Tensor],
+    block: int,
+    logit_bias: Optional[Tensor],
 ) -> tuple[Optional[Tensor], Tensor]:
     batch, heads, frames, head_dim = query.shape
     # scaled once here, not in every block
@@ -103,6 +110,8 @@ def _attention_and_received(
         logits = query[:, :, start : start + block] @ key
         if bias is not None:
             logits += bias
+        if logit_bias is not None:
+            logits += logit_bias[:, :, start : start + block]
         # in float32 also under fp16 and bf16, whose few digits would make importances tie
         attention = logits.softmax(-1, dtype=torch.float32)
         # summed over queries: the published snippet sums over keys, which gives 1 for every frame
