@@ -43,7 +43,7 @@ class Translator:
         device: str = "cpu",
         half: bool = False,
     ):
-        self.device = _usable_device(device)
+        self.device = usable_device(device)
         if half and self.device.type == "cpu":
             raise ValueError("float16 needs a GPU, found device cpu")
         state = load_fairseq_state(checkpoint, overrides)
@@ -142,7 +142,8 @@ class Translator:
         return [places[0].cpu() for places in self.hubert(source, [len(waveform)], trace=True).trace]
 
 
-def _usable_device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """The device of that name; raises ValueError where this machine or build of torch has none."""
     try:
         return torch.empty(0, device=name).device
     except (AssertionError, RuntimeError) as error:  # what torch raises on a build or machine without it
