@@ -16,7 +16,11 @@ from fairseq_prune.modules.gated_hubert import GatedHubert, Gating
 from fairseq_prune.modules.hubert import SAMPLE_RATE
 
 # {model: (option that holds the encoder's architecture as JSON, prefix of the encoder's weights)}
-OUR_MODELS = {"pruned_hubert": ("hubert_config", ""), "dphubert": ("student_config", "student.")}
+OUR_MODELS = {
+    "pruned_hubert": ("hubert_config", ""),
+    "wavlm": ("hubert_config", ""),
+    "dphubert": ("student_config", "student."),
+}
 GATE = re.compile(r"gates\.(\w+)\.\d+\.log_alpha")
 
 

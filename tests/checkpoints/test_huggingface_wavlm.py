@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from transformers import WavLMConfig, WavLMModel
 
 from fairseq_prune.checkpoints.hubert import read_hubert
 from fairseq_prune.checkpoints.hubert_architecture import architecture_of, build_encoder
+from fairseq_prune.models.pruned_hubert import PrunedHubertConfig
+from fairseq_prune.models.wavlm import WavLM
 from fairseq_prune.modules.cut_hubert import cut_gates
 from fairseq_prune.modules.frames import TokenPruning
 from fairseq_prune.modules.gated_hubert import Gating
@@ -116,3 +119,18 @@ def test_a_cut_wavlm_is_built_from_its_architecture(wavlm):
     built.load_state_dict(small.state_dict())
     waveform = torch.randn(1, SAMPLES)
     assert torch.equal(built(waveform, [SAMPLES]).x, small(waveform, [SAMPLES]).x)
+
+
+@torch.no_grad()
+def test_the_registered_model_keeps_its_architecture(wavlm):
+    _, folder = wavlm
+    cfg = OmegaConf.structured(PrunedHubertConfig(hubert_path=str(folder)))
+    model = WavLM.build_model(cfg).eval()
+    assert cfg.hubert_path is None
+    again = WavLM.build_model(cfg).eval()
+    again.load_state_dict(model.state_dict())
+    waveform = torch.randn(1, SAMPLES)
+    assert torch.equal(again.extract_features(waveform)[0], model.extract_features(waveform)[0])
+    cfg.hubert_config = cfg.hubert_config.replace('"relative_buckets": 32', '"relative_buckets": 0')
+    with pytest.raises(ValueError, match="expected a WavLM"):
+        WavLM.build_model(cfg)
