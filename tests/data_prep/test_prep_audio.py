@@ -1,0 +1,83 @@
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+from tones import write_tones
+
+from fairseq_prune.data.waveform_manifest import read_waveform_manifest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
+
+from prep_audio import main
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs prep_audio in this process; its exit status and errors."""
+
+    def run(*words):
+        status = main([str(word) for word in words])
+        return status, capsys.readouterr().err
+
+    return run
+
+
+def test_a_share_of_the_files_is_held_out(run, tmp_path):
+    names = write_tones(tmp_path / "audio", [3200] * 10)
+    assert run("--audio", tmp_path / "audio", "--out", tmp_path / "out", "--valid-share", 0.2)[0] == 0
+    train, valid = (read_waveform_manifest(tmp_path / "out" / f"{name}.tsv") for name in ("train", "valid"))
+    assert sorted(train.paths + valid.paths) == sorted(names) and len(valid.paths) == 2
+    assert set(train.samples) == {3200}
+
+
+def test_lengths_are_those_at_16_khz_and_copies_have_them(run, tmp_path):
+    write_tones(tmp_path / "audio", [4000], rate=8000)
+    assert (
+        run("--audio", tmp_path / "audio", "--out", tmp_path / "out", "--valid-share", 0, "--convert")[0] == 0
+    )
+    manifest = read_waveform_manifest(tmp_path / "out" / "train.tsv")
+    info = soundfile.info(manifest.root / manifest.paths[0])
+    assert (manifest.samples.tolist(), info.frames, info.samplerate) == ([8000], 8000, 16000)
+
+
+def test_a_folder_may_be_held_out_whole(run, tmp_path):
+    for name in ("one", "two"):
+        write_tones(tmp_path / name, [3200, 1600])
+    options = (
+        "--audio",
+        tmp_path / "one",
+        "--valid-audio",
+        tmp_path / "two",
+        "--out",
+        tmp_path / "out",
+        "--convert",
+    )
+    assert run(*options)[0] == 0
+    train, valid = (read_waveform_manifest(tmp_path / "out" / f"{name}.tsv") for name in ("train", "valid"))
+    assert train.paths == valid.paths and train.root != valid.root
+
+
+def test_librispeech_by_name(run, tmp_path):
+    for part in ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other"):
+        folder = tmp_path / "LibriSpeech" / part / "19" / "198"
+        folder.mkdir(parents=True)
+        soundfile.write(folder / f"19-198-{part}.flac", [0.0] * 800, 16000)
+        (folder / "19-198.trans.txt").write_text("19-198-0000 A WORD\n")
+    options = ("--librispeech", tmp_path / "LibriSpeech", "--out", tmp_path / "out", "--subsets")
+    assert run(*options, "train100", "train960", "valid", "dev-clean")[0] == 0
+    sizes = {path.stem: len(read_waveform_manifest(path).paths) for path in (tmp_path / "out").glob("*.tsv")}
+    assert sizes == {"train100": 1, "train960": 3, "valid": 2, "dev-clean": 1}
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path):
+    write_tones(tmp_path / "audio", [800])
+    (tmp_path / "audio" / "broken.wav").write_text("no audio")
+    for words, message in (
+        (("--audio", tmp_path / "nothing"), "no such folder"),
+        (("--audio", tmp_path / "audio", "--extensions", "mp3"), "no file that ends in mp3"),
+        (("--audio", tmp_path / "audio"), "broken.wav: expected an audio file"),
+        (("--librispeech", tmp_path / "audio"), "train-clean-100: no such folder"),
+    ):
+        status, errors = run(*words, "--out", tmp_path / "out")
+        assert status == 2 and message in errors and not (tmp_path / "out").exists()
