@@ -1,10 +1,14 @@
-"""Keep ratios by encoder layer and by training update. A keep ratio is the share of frames that stays."""
+"""Keep ratios by encoder layer and by training update, and sparsities by training update.
+
+A keep ratio is the share of frames that stays, a sparsity the share of weights that is zero.
+"""
 
 import math
 from collections.abc import Sequence
 from typing import Optional
 
 SCHEDULES = ("constant", "linear", "cosine")
+SPARSITY_SCHEDULES = ("linear", "cubic")
 
 
 def check_keep_ratio(ratio: float, name: str = "keep ratio") -> float:
@@ -72,3 +76,24 @@ def warmed_up_ratio(keep_ratio: float, update: int, warmup_updates: int) -> floa
     if warmup_updates <= 0 or update >= warmup_updates:
         return keep_ratio
     return 1.0 - (1.0 - keep_ratio) * update / warmup_updates
+
+
+def risen_sparsity(progress: float, target: float, initial: float = 0.0, schedule: str = "linear") -> float:
+    """The sparsity when a share ``progress`` of the time from ``initial`` to ``target`` has passed.
+
+    Args:
+        progress: from 0 to 1.
+        schedule: "linear", or "cubic", which rises most at the beginning (Zhu and Gupta 2017, arXiv 1710.01878, eq. 1).
+
+    Returns:
+        at least ``initial``, never above ``target``, and ``target`` itself at the end.
+
+    Raises:
+        ValueError: an unknown schedule.
+    """
+    if schedule not in SPARSITY_SCHEDULES:
+        raise ValueError(
+            f"sparsity schedule: found {schedule!r}, expected one of {', '.join(SPARSITY_SCHEDULES)}"
+        )
+    left = max(0.0, 1.0 - progress) ** {"linear": 1, "cubic": 3}[schedule]
+    return min(target, max(initial, target + (initial - target) * left))

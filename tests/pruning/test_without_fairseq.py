@@ -10,7 +10,7 @@ import fairseq_prune.pruning
 
 FILES = sorted(Path(fairseq_prune.pruning.__file__).parent.glob("[!_]*.py"))
 LOAD = """
-import importlib.util, sys
+import importlib, importlib.util, pathlib, sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
@@ -18,9 +18,12 @@ class Blocked:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Blocked())
-spec = importlib.util.spec_from_file_location("alone", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
+file = pathlib.Path(sys.argv[1])  # in a folder that is taken out of the package, under a name of its own
+spec = importlib.util.spec_from_file_location(
+    "alone", file.parent / "__init__.py", submodule_search_locations=[str(file.parent)]
+)
+sys.modules["alone"] = importlib.util.module_from_spec(spec)
+importlib.import_module("alone." + file.stem)
 assert "fairseq" not in sys.modules
 """
 

@@ -1,0 +1,39 @@
+"""HuBERT with a CTC output, fine-tuned sparsely."""
+
+from dataclasses import dataclass
+
+from fairseq.models import register_model
+from fairseq.models.hubert.hubert_asr import HubertCtc, HubertCtcConfig
+
+from fairseq_prune.models.deltalm import keep_in_checkpoint
+from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
+from fairseq_prune.models.options import option
+from fairseq_prune.models.wav2vec_ctc_parp import check_pretrained
+
+
+@dataclass
+class HubertCtcParpConfig(MagnitudePruningConfig, HubertCtcConfig):
+    # fairseq-fixed reads it in `hubert_ctc`, which has no such option and cannot be built there
+    autoregressive: bool = option(False, "not for CTC: leave it off")
+
+
+@register_model("hubert_ctc_parp", dataclass=HubertCtcParpConfig)
+class HubertCtcParp(MagnitudePruned, HubertCtc):
+    """fairseq's ``hubert_ctc`` with magnitude pruning: PARP and its baselines (arXiv 2106.05933)."""
+
+    @classmethod
+    def build_model(cls, cfg: HubertCtcParpConfig, task):
+        """Build as ``hubert_ctc``: from ``w2v_path``, or from the configuration that a checkpoint of ours keeps.
+
+        Raises:
+            FileNotFoundError: there is no such pretrained checkpoint.
+            ValueError: as `MagnitudePruned.attach_pruner`.
+        """
+        check_pretrained(cfg)
+        if "dictionaries" not in task.state_dict():
+            # HuBERT wants some from its task, or looks for files; in our checkpoints it finds these
+            task.load_state_dict({"dictionaries": [task.target_dictionary]})
+        model = super().build_model(cfg, task)
+        keep_in_checkpoint(cfg, w2v_args=cfg.w2v_args)
+        model.attach_pruner(cfg)
+        return model

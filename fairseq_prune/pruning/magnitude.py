@@ -1,0 +1,217 @@
+"""Unstructured magnitude masks: which weights of a set of parameters stay.
+
+Masks are boolean tensors by parameter name, True where a weight stays. Thresholds come from histograms of the bits
+of the magnitudes, which sort as the magnitudes do: two passes over the weights, one parameter at a time, give the
+exact threshold of float32 without a sort and without a copy of the weights.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+SCOPES = ("global", "layer", "matrix")
+# in every transformer layer the projections of self-attention and the feed-forward block (arXiv 2106.05933, sec. 3)
+TRANSFORMER_LAYERS = r"(.*\.)?layers\.\d+\.(self_attn\.[qkv]_proj|self_attn\.out_proj|fc1|fc2)\.(weight|bias)"
+
+Masks = dict[str, Tensor]
+
+_LAYER = re.compile(r"(.*\.)?layers\.\d+(?=\.)")
+_BITS = 16  # of the magnitudes that one pass looks at
+
+
+def check_sparsity(sparsity: float, name: str = "sparsity") -> float:
+    """Return ``sparsity``; raise ValueError unless it lies in [0, 1)."""
+    if not 0.0 <= sparsity < 1.0:
+        raise ValueError(f"{name}: found {sparsity}, expected a share of weights to set to zero in [0, 1)")
+    return sparsity
+
+
+def matching_parameters(model: nn.Module, pattern: str = TRANSFORMER_LAYERS) -> dict[str, nn.Parameter]:
+    """The parameters whose whole name the regular expression ``pattern`` matches, in the model's order.
+
+    Raises:
+        ValueError: no regular expression, or one that matches no parameter.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"pattern {pattern!r}: no regular expression ({error})") from None
+    found = {name: p for name, p in model.named_parameters() if compiled.fullmatch(name)}
+    if not found:
+        example = next((name for name, _ in model.named_parameters()), "none")
+        raise ValueError(f"pattern {pattern!r} matches no parameter of the model; one of them is {example}")
+    return found
+
+
+def magnitude_masks(weights: Mapping[str, Tensor], sparsity: float, scope: str = "global") -> Masks:
+    """Masks that leave out the weights of the smallest magnitude.
+
+    Of n weights, ``round(sparsity * n)`` are left out, as of ``torch.nn.utils.prune.global_unstructured`` with
+    ``L1Unstructured``; of equal magnitudes, those that come first.
+
+    Args:
+        weights: tensors of any shapes, float32 or less precise.
+        scope: the weights that compete: "global" all of them, "layer" those of a transformer layer, "matrix"
+            those of a parameter.
+
+    Returns:
+        for each name a boolean tensor of the weight's shape and device, True where the weight stays.
+
+    Raises:
+        ValueError: a sparsity outside [0, 1), or an unknown scope.
+    """
+    check_sparsity(sparsity)
+    masks: Masks = {}
+    for group in competing(weights, scope):
+        tensors = [weights[name].detach() for name in group]
+        masks.update(zip(group, _smallest_left_out(tensors, sparsity)))
+    return {name: masks[name] for name in weights}
+
+
+def random_masks(weights: Mapping[str, Tensor], sparsity: float, seed: int, scope: str = "global") -> Masks:
+    """Masks that leave out ``round(sparsity * n)`` of n weights by chance; the same for a seed on any device.
+
+    Raises:
+        ValueError: as `magnitude_masks`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    scores = {name: torch.rand(weight.shape, generator=generator) for name, weight in weights.items()}
+    masks = magnitude_masks(scores, sparsity, scope)
+    return {name: mask.to(weights[name].device) for name, mask in masks.items()}
+
+
+def competing(names: Iterable[str], scope: str) -> list[list[str]]:
+    """Groups of names whose weights compete for staying, see `magnitude_masks`."""
+    if scope not in SCOPES:
+        raise ValueError(f"scope: found {scope!r}, expected one of {', '.join(SCOPES)}")
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        layer = _LAYER.match(name)
+        key = {"global": "", "matrix": name, "layer": layer.group() if layer else name}[scope]
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
+
+
+def _smallest_left_out(tensors: list[Tensor], sparsity: float) -> list[Tensor]:
+    left_out = round(sparsity * sum(tensor.numel() for tensor in tensors))
+    if left_out == 0:
+        return [torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors]
+    threshold, ties = _kth_smallest(tensors, left_out)
+    masks = []
+    for tensor in tensors:
+        bits = _magnitude_bits(tensor)
+        mask = bits > threshold
+        equal = (bits == threshold).view(-1).nonzero().view(-1)
+        mask.view(-1)[equal[ties:]] = True
+        ties = max(0, ties - len(equal))
+        masks.append(mask)
+    return masks
+
+
+def _magnitude_bits(tensor: Tensor) -> Tensor:
+    """Magnitudes as int32 in the same order: without the sign, the bits of a float grow with it."""
+    return tensor.float().abs().contiguous().view(torch.int32)
+
+
+def _kth_smallest(tensors: list[Tensor], k: int) -> tuple[int, int]:
+    """The bits of the k-th smallest magnitude, and how many of its equals are among the k smallest."""
+    prefix: Optional[int] = None
+    for shift in (_BITS, 0):
+        counts = 0
+        for tensor in tensors:
+            bits = _magnitude_bits(tensor).view(-1)
+            if prefix is not None:
+                bits = bits[(bits >> _BITS) == prefix]
+            digits = (bits >> shift) & (2**_BITS - 1)
+            counts = counts + torch.bincount(digits, minlength=2**_BITS).cpu()
+        cumulated = counts.cumsum(0)
+        digit = int(torch.searchsorted(cumulated, k))
+        k -= int(cumulated[digit] - counts[digit])
+        prefix = digit if prefix is None else prefix << _BITS | digit
+    return prefix, k
+
+
+def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> None:
+    """Set to zero, in place, what ``masks`` leave out."""
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weights[name].masked_fill_(~mask, 0)
+
+
+def check_masks(weights: Mapping[str, Tensor], masks: Masks, where="the mask") -> None:
+    """Refuse masks of other parameters.
+
+    Raises:
+        ValueError: a mask without weight or of another shape; names ``where`` it is from.
+    """
+    for name, mask in masks.items():
+        if name not in weights:
+            raise ValueError(
+                f"{where}: has {name}, which the model has not, expected {next(iter(weights))}, ..."
+            )
+        if mask.shape != weights[name].shape:
+            raise ValueError(
+                f"{where}: {name} has the shape {tuple(mask.shape)}, expected {tuple(weights[name].shape)}"
+            )
+
+
+def sparsity_of(masks: Masks) -> float:
+    """The share of weights that masks leave out."""
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    return 1 - kept / sum(mask.numel() for mask in masks.values())
+
+
+def overlap(first: Masks, second: Masks) -> float:
+    """Intersection over union of the weights that two masks keep, 1 for the same masks.
+
+    Raises:
+        ValueError: masks of other parameters.
+    """
+    both, either = _common(first, second)
+    return both / either if either else 1.0
+
+
+def _common(first: Masks, second: Masks) -> tuple[int, int]:
+    check_masks(first, second, "the second mask")
+    check_masks(second, first, "the first mask")
+    pairs = [(mask, second[name].to(mask.device)) for name, mask in first.items()]
+    return sum(int((a & b).sum()) for a, b in pairs), sum(int((a | b).sum()) for a, b in pairs)
+
+
+def revived(before: Masks, after: Masks) -> float:
+    """Of the weights that ``before`` leaves out, the share that ``after`` keeps."""
+    out = sum(int((~mask).sum()) for mask in before.values())
+    back = sum(int((~mask & after[name].to(mask.device)).sum()) for name, mask in before.items())
+    return back / out if out else 0.0
+
+
+def pack_masks(masks: Masks) -> dict:
+    """Masks as one bit a weight, for files: {name: {"shape": [...], "bits": uint8 tensor on the CPU}}."""
+    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+    packed = {}
+    for name, mask in masks.items():
+        flat = mask.detach().cpu().view(-1)
+        rows = nn.functional.pad(flat.to(torch.uint8), (0, -len(flat) % 8)).view(-1, 8)
+        packed[name] = {"shape": list(mask.shape), "bits": (rows * weights).sum(1, dtype=torch.uint8)}
+    return packed
+
+
+def unpack_masks(packed: Mapping[str, Mapping]) -> Masks:
+    """What `pack_masks` packed.
+
+    Raises:
+        ValueError: not as it was packed.
+    """
+    shifts = torch.arange(8, dtype=torch.uint8)
+    masks = {}
+    for name, entry in packed.items():
+        try:
+            shape, bits = torch.Size(entry["shape"]), entry["bits"]
+            flat = ((bits[:, None] >> shifts) & 1).bool().view(-1)[: shape.numel()]
+            masks[name] = flat.view(shape)
+        except (KeyError, TypeError, RuntimeError, AttributeError):
+            raise ValueError(f"mask of {name}: expected its shape, and a bit for each weight") from None
+    return masks
