@@ -42,6 +42,17 @@ class Node:
             for word in (child.words() if isinstance(child, Node) else [child])
         ]
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: an intent has ``slots``, a slot its words as ``value``, and ``intents`` where it holds some."""
+        name = self.label.partition(":")[2]
+        below = [child for child in self.children if isinstance(child, Node)]
+        slots = [child.to_dict() for child in below if child.label.startswith(SLOT)]
+        intents = [child.to_dict() for child in below if child.label.startswith(INTENT)]
+        if self.label.startswith(INTENT):
+            return {"intent": name, "slots": slots, **({"intents": intents} if intents else {})}
+        found = {"slot": name, "value": " ".join(self.words())}
+        return {**found, **({"intents": intents} if intents else {}), **({"slots": slots} if slots else {})}
+
     def without_words(self) -> "Node":
         """The tree of labels alone."""
         return Node(self.label, [child.without_words() for child in self.children if isinstance(child, Node)])

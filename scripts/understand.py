@@ -1,0 +1,67 @@
+#!/usr/bin/env python
+"""Understand spoken commands: intent and slots of audio files as JSON, a line each.
+
+python scripts/understand.py --checkpoint student/checkpoint_best.pt lights.wav weather.flac
+python scripts/understand.py --onnx exported lights.wav                 (a folder of export.py --format onnx)
+"""
+
+import json
+
+import torch
+from _cli import PlainParser, overrides, positive, run
+
+from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
+from fairseq_prune.data.log_mel import MAX_SAMPLES
+from fairseq_prune.data.slu_formats import parse
+from fairseq_prune.understanding import Understander
+
+
+def read_command(path) -> torch.Tensor:
+    """The waveform (samples,) of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no audio, or longer than the context.
+    """
+    waveform = read_audio(path)
+    if len(waveform) > MAX_SAMPLES:
+        raise ValueError(
+            f"{path}: {len(waveform) / SAMPLE_RATE:.1f} s of audio, the context is {MAX_SAMPLES // SAMPLE_RATE} s"
+        )
+    return torch.from_numpy(waveform)
+
+
+def as_json(path, text: str) -> dict:
+    """What is printed of a file; an answer that is no parse has no intent."""
+    try:
+        return {"audio": path, **parse(text).to_dict(), "text": text}
+    except ValueError:
+        return {"audio": path, "intent": None, "slots": [], "text": text}
+
+
+def main(args):
+    waveforms = [read_command(path) for path in args.audio]
+    if args.checkpoint:
+        model = Understander(args.checkpoint, args.model_overrides, args.beam, device=args.device)
+        texts = model.texts(waveforms, args.batch_size)
+    for path, text in zip(args.audio, texts):
+        print(json.dumps(as_json(path, text), ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    parser = PlainParser(__doc__)
+    add = parser.add_argument
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", help="checkpoint of the task spoken_language_understanding")
+    model.add_argument("--onnx", metavar="FOLDER", help="folder that export.py --format onnx wrote")
+    add("audio", nargs="+", help="audio files, of at most 30 s each")
+    add("--beam", type=positive(int), default=1, help="beam size (default: 1)")
+    add("--batch-size", type=positive(int), default=8, help="utterances at a time (default: 8)")
+    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add(
+        "--model-overrides",
+        type=overrides,
+        default={},
+        help="options of the checkpoint to change: \"{'audio_context': '30s'}\"",
+    )
+    run(main, parser)
