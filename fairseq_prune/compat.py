@@ -79,6 +79,16 @@ SAFE_GLOBALS = {
 LEGACY = not hasattr(torch.serialization, "add_safe_globals")
 
 
+def cpu_autocast_is_on():
+    """Whether torch chooses the precision of operations on the CPU."""
+    return torch.is_autocast_cpu_enabled() if LEGACY else torch.is_autocast_enabled("cpu")
+
+
+def is_traced():
+    """Whether operations are recorded, for TorchScript, ONNX or torch.compile, and not only carried out."""
+    return torch.jit.is_tracing() or (not LEGACY and torch.compiler.is_compiling())
+
+
 def install():
     """Make fairseq work on the installed stack; safe to call again."""
     if not LEGACY:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
+from fairseq_prune.modules import onednn
 from fairseq_prune.pruning.tokens import attention_and_received, attention_bias
 
 
@@ -29,17 +30,28 @@ def self_attention(
         position_bias: (batch, heads, frames, frames), added to the logits.
 
     Returns:
-        output (batch, frames, dim); attention received (batch, frames) or None; keys averaged over heads
-        (batch, frames, head_dim).
+        output (batch, frames, dim); attention received (batch, frames) or None; keys (batch, heads, frames,
+        head_dim).
     """
     batch, frames, _ = x.shape
     heads = attention.num_heads
     query, key, value = (
-        projection(x).view(batch, frames, heads, -1).transpose(1, 2)
+        onednn.linear(projection, x).view(batch, frames, heads, -1).transpose(1, 2)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     received = None
     dropout = attention.dropout_module.p if attention.training else 0.0
+    if (
+        (scored or frames >= onednn.ATTENTION_FRAMES)
+        and position_bias is None
+        and onednn.applies_to(x)
+        and not dropout
+    ):
+        lengths = [frames] * batch if padding_mask is None else (~padding_mask).sum(1).tolist()
+        bias = None if sizes is None else attention_bias(None, sizes, query.dtype)[:, 0, 0]
+        by_frame = (states.transpose(1, 2) for states in (query, key, value))
+        out, received = onednn.attention(*by_frame, lengths, bias, scored)
+        return onednn.linear(attention.out_proj, out), received, key
     if scored and not dropout and sizes is None and not (torch.is_grad_enabled() and query.requires_grad):
         out, received = attention_and_received(query, key, value, padding_mask, bias=position_bias)
     else:
@@ -52,5 +64,5 @@ def self_attention(
                 _, received = attention_and_received(
                     query, key, padding_mask=padding_mask, bias=position_bias
                 )
-    out = attention.out_proj(out.transpose(1, 2).reshape(batch, frames, -1))
-    return out, received, key.mean(dim=1)
+    out = onednn.linear(attention.out_proj, out.transpose(1, 2).reshape(batch, frames, -1))
+    return out, received, key

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from fairseq.modules import Fp32GroupNorm
 from torch import Tensor, nn
 
+from fairseq_prune.modules import extractor, onednn
 from fairseq_prune.pruning.tokens import padding_mask_of
 
 
@@ -69,9 +70,15 @@ def extract_conv_features(
     Returns:
         (batch, channels, frames).
     """
-    x = waveform.unsqueeze(1)
     if lengths is not None and all(n == waveform.shape[1] for n in lengths):
         lengths = None
+    same_type = conv_layers[0][0].weight.dtype == waveform.dtype
+    if same_type and onednn.applies_to(waveform) and extractor.is_plain(conv_layers):
+        sizes = [(block[0].kernel_size[0], block[0].stride[0]) for block in conv_layers]
+        lengths = lengths or [waveform.shape[1]] * len(waveform)
+        frames = [conv_output_length(n, sizes) for n in lengths]
+        return extractor.extract(conv_layers, waveform, lengths, frames).transpose(1, 2)
+    x = waveform.unsqueeze(1)
     for block in conv_layers:
         if lengths is None:
             x = block(x)
@@ -91,7 +98,14 @@ def positional_features(pos_conv: nn.Sequential, x: Tensor, padding_mask: Option
     """
     x = x.transpose(1, 2)
     for module in pos_conv:
-        x = module(x)
+        weight = (
+            onednn.folded_weight(module) if isinstance(module, nn.Conv1d) and onednn.applies_to(x) else None
+        )
+        if weight is None or weight.dtype != x.dtype:
+            x = module(x)
+        else:
+            sizes = module.stride[0], module.padding[0], module.groups
+            x = onednn.convolution(x.transpose(1, 2), weight, module.bias, *sizes).transpose(1, 2)
         if isinstance(module, nn.BatchNorm1d) and padding_mask is not None:
             x = x.masked_fill(padding_mask.unsqueeze(1), 0)
     return x.transpose(1, 2)

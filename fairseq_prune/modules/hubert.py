@@ -10,6 +10,7 @@ from fairseq.models.hubert import HubertConfig, HubertModel
 from fairseq.modules import GradMultiply
 from torch import Tensor, nn
 
+from fairseq_prune.modules import onednn
 from fairseq_prune.modules.attention import self_attention
 from fairseq_prune.modules.convolution import (
     chunked_frame_lengths,
@@ -141,7 +142,7 @@ class TokenPrunedHubert(HubertModel):
         features = self.forward_features(source, lengths if self.pad_invariant else None)
         x = self.layer_norm(features.transpose(1, 2))
         if self.post_extract_proj is not None:
-            x = self.post_extract_proj(x)
+            x = onednn.linear(self.post_extract_proj, x)
         x = self.dropout_input(x)
         if self.pad_invariant:
             frame_lengths = [conv_output_length(n, self.kernels_strides) for n in lengths]
@@ -230,7 +231,7 @@ class TokenPrunedHubert(HubertModel):
         x = frames.x
         if self.shapes.units[index]:
             x = layer.final_layer_norm(x) if layer.layer_norm_first else x
-            x = layer.fc2(layer.dropout2(layer.activation_fn(layer.fc1(x))))
+            x = onednn.linear(layer.fc2, layer.dropout2(onednn.linear(layer.fc1, x, layer.activation_fn)))
             x = frames.x + layer.dropout3(x)
         else:
             x = x + layer.fc2()
@@ -277,7 +278,7 @@ class TokenPrunedHubert(HubertModel):
         criterion = self.pruning.criterion
         device = frames.x.device
         if criterion == "merge":
-            frames.merge(keys, counts)
+            frames.merge(keys.mean(dim=1), counts)
             return
         if criterion == "uniform":
             indices, padding_mask = tokens.uniform_frames(frames.lengths, counts, device)
