@@ -51,7 +51,12 @@ class Cache(NamedTuple):
 
     memory: list  # KeysValues of the encoder's output, one entry a sentence
     mask: Optional[Tensor]  # of these, (sentences, 1, 1, frames)
-    past: list  # KeysValues of the tokens so far, one entry a beam
+    past: list  # KeysValues of the tokens so far, one entry a beam; None before the first
+
+    @property
+    def length(self) -> int:
+        """Tokens so far."""
+        return 0 if self.past[0] is None else self.past[0].keys.size(2)
 
 
 def sinusoids(positions: int, dim: int) -> Tensor:
@@ -125,20 +130,24 @@ class WhisperEncoder(FairseqEncoder):
         elif int(src_lengths.min()) < mel_frames:
             padding = ~valid_positions(src_lengths, mel_frames)
             x = x.masked_fill(padding[..., None], 0)
-        x = F.gelu(self.conv1(x.transpose(1, 2).to(self.conv1.weight.dtype)))
-        if padding is not None:  # where a clip alone ends, the second convolution sees zeros
-            x = x.masked_fill(padding[:, None], 0)
-            padding = padding[:, ::2]
-        x = F.gelu(self.conv2(x)).transpose(1, 2)
-        x = F.dropout(x + self.embed_positions.weight[: x.size(1)], self.dropout, self.training)
-        mask = None if padding is None else ~padding[:, None, None]
-        for layer in self.layers:
-            x = layer(x, mask)
         return {
-            "encoder_out": [self.layer_norm(x)],
-            "encoder_padding_mask": [] if padding is None else [padding],
+            "encoder_out": [self.encode(x, padding)],
+            "encoder_padding_mask": [] if padding is None else [padding[:, ::2]],
             "rows": [],
         }
+
+    def encode(self, features: Tensor, padding: Optional[Tensor] = None) -> Tensor:
+        """(batch, mel frames, mel bins), padding (batch, mel frames) or None -> (batch, frames, dim)."""
+        mask = None
+        x = F.gelu(self.conv1(features.transpose(1, 2).to(self.conv1.weight.dtype)))
+        if padding is not None:  # where a clip alone ends, the second convolution sees zeros
+            x = x.masked_fill(padding[:, None], 0)
+            mask = ~padding[:, None, None, ::2]
+        x = F.gelu(self.conv2(x)).transpose(1, 2)
+        x = F.dropout(x + self.embed_positions.weight[: x.size(1)], self.dropout, self.training)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.layer_norm(x)
 
     def reorder_encoder_out(
         self, encoder_out: dict[str, list[Any]], new_order: Tensor
@@ -192,24 +201,33 @@ class WhisperDecoder(FairseqIncrementalDecoder):
             that are new to it; and a dict with "inner_states": [(rows, tokens, dim)], the embedded tokens and the
             output of each layer.
         """
-        memory, mask, past = (incremental_state or {}).get("cache") or self._new_cache(encoder_out)
-        before = 0 if past[0] is None else past[0].keys.size(2)
-        tokens, positions = prev_output_tokens[:, before:], self.max_positions()
-        if prev_output_tokens.size(1) > positions:
+        if prev_output_tokens.size(1) > self.max_positions():
             raise ValueError(
-                f"found {prev_output_tokens.size(1)} tokens, the decoder has positions for {positions}"
+                f"found {prev_output_tokens.size(1)} tokens, the decoder has positions for {self.max_positions()}"
             )
-        x = self.embed_tokens(tokens) + self.embed_positions.weight[before : before + tokens.size(1)]
-        x = F.dropout(x, self.dropout, self.training)
-        states, now = [x], []
-        for layer, layer_memory, layer_past in zip(self.layers, memory, past):
-            x, own = layer(x, layer_memory, mask, layer_past)
-            states.append(x)
-            now.append(own)
+        cache = (incremental_state or {}).get("cache") or self._new_cache(encoder_out)
+        states, cache = self.decode(prev_output_tokens[:, cache.length :], cache)
         if incremental_state is not None:
-            incremental_state["cache"] = Cache(memory, mask, now)
-        x = self.layer_norm(x)
+            incremental_state["cache"] = cache
+        x = self.layer_norm(states[-1])
         return x if features_only else self.output_layer(x), {"attn": [None], "inner_states": states}
+
+    def decode(self, tokens: Tensor, cache: Cache) -> tuple[list[Tensor], Cache]:
+        """Run the layers over tokens (rows, tokens) that follow those of the cache.
+
+        Returns:
+            the embedded tokens and the output of each layer, (rows, tokens, dim); the cache with these tokens.
+        """
+        x = (
+            self.embed_tokens(tokens)
+            + self.embed_positions.weight[cache.length : cache.length + tokens.size(1)]
+        )
+        states, past = [F.dropout(x, self.dropout, self.training)], []
+        for layer, memory, before in zip(self.layers, cache.memory, cache.past):
+            x, own = layer(states[-1], memory, cache.mask, before)
+            states.append(x)
+            past.append(own)
+        return states, cache._replace(past=past)
 
     def output_layer(self, features: Tensor, **unused) -> Tensor:
         """(rows, tokens, dim) -> logits (rows, tokens, vocabulary)."""
