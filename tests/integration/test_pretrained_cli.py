@@ -30,6 +30,13 @@ def hugging_face_hubert(folder):
     return folder / "hubert"
 
 
+def compressed_hubert(folder):
+    from test_pruned_hubert_checkpoint import BASE, make_gated, materialise, save_pruned_hubert
+
+    save_pruned_hubert(materialise(make_gated(BASE))[0], folder / "pruned.pt")
+    return folder / "pruned.pt"
+
+
 @pytest.fixture(scope="module")
 def text_model(prepared_data, tmp_path_factory):
     """A DeltaLM tuned for a few updates on the texts of the corpus, and the weights in it."""
@@ -55,7 +62,7 @@ def part(weights, prefix):
     return {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
 
 
-@pytest.mark.parametrize("make_hubert", [fairseq_hubert, hugging_face_hubert])
+@pytest.mark.parametrize("make_hubert", [fairseq_hubert, hugging_face_hubert, compressed_hubert])
 def test_training_starts_from_pretrained_files_that_generation_does_not_need(
     make_hubert, text_model, prepared_data, tmp_path
 ):
