@@ -7,14 +7,12 @@ from fairseq.models.hubert.hubert_asr import HubertCtc, HubertCtcConfig
 
 from fairseq_prune.models.deltalm import keep_in_checkpoint
 from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
-from fairseq_prune.models.options import option
 from fairseq_prune.models.wav2vec_ctc_parp import check_pretrained
 
 
 @dataclass
 class HubertCtcParpConfig(MagnitudePruningConfig, HubertCtcConfig):
-    # fairseq-fixed reads it in `hubert_ctc`, which has no such option and cannot be built there
-    autoregressive: bool = option(False, "not for CTC: leave it off")
+    pass
 
 
 @register_model("hubert_ctc_parp", dataclass=HubertCtcParpConfig)
