@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
-"""Real speech for speech translation anywhere: the Free Spoken Digit Dataset in the layout of MuST-C.
+"""Real speech anywhere: the Free Spoken Digit Dataset for speech translation or recognition.
 
-Recordings of one speaker are joined to strings of 4 to 12 digits, several strings to a wav as in a talk. The
-source is the English digits, the target the German number of each pair, which names the units before the
-tens: "four seven" becomes "siebenundvierzig", "zero seven" becomes "null sieben".
+Recordings of one speaker are joined to strings of digits.
 
-Where a model is trained on utterances joined afresh (ConcatAugment), --train-pairs 1 6 adds short pieces; the
-joined strings may then by chance equal a string of a test split, which this file cannot rule out.
+--task st       ROOT/en-de in the layout of MuST-C, for prep_mustc.py: strings of 4 to 12 digits, several to a wav as
+                in a talk. The source is the English digits, the target the German number of each pair, which
+                names the units before the tens: "four seven" becomes "siebenundvierzig", "zero seven" becomes
+                "null sieben". No string of a test split is in train.
+--task asr      ROOT/{train,dev,test}.{tsv,ltr,wrd}, dict.ltr.txt and audio (FLAC, 16 kHz), as of LibriSpeech, for
+                fairseq's task audio_finetuning: strings of 1 to 4 digits, a file each. What is held out are
+                recordings; the short strings themselves recur.
+
+Where a model of --task st is trained on utterances joined afresh (ConcatAugment), --train-pairs 1 6 adds short pieces;
+the joined strings may then by chance equal a string of a test split, which this file cannot rule out.
 
 Data: https://github.com/Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0); its own
 test split is indices 0-4.
@@ -15,15 +21,15 @@ test split is indices 0-4.
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
 import mustc_layout as layout
 import numpy as np
+import soundfile
+from digit_strings import DigitSpeaker, draw_strings
 from fsdd import (
     OPTION,
-    Recording,
     check_digits,
     find_recordings,
     parse_indices,
@@ -32,73 +38,28 @@ from fsdd import (
 )
 from german_numbers import english_digits, german_pairs
 from output_folder import complete_folder
+from tqdm import tqdm
 
 DRAWING_ORDER = ("tst-COMMON", "dev", "train")  # a later split takes no string of an earlier one
 LEVEL = {"peak": -3.0, "rms": -26.0}  # dB below full scale; -26 is the speech level of ITU-T P.56
 
 
-def draw_strings(
-    number: int, pairs: tuple[int, int], avoid: Iterable[str], rng: np.random.Generator
-) -> list[str]:
-    """Draws digit strings of pairs[0] to pairs[1] pairs, all lengths alike often, none of them in `avoid`.
-
-    Raises `ValueError` when `avoid` holds every string of a length.
-    """
-    avoid = set(avoid)
-    shortest, longest = pairs
-    avoided_lengths = Counter(len(string) for string in avoid)
-    for count in range(shortest, longest + 1):
-        if avoided_lengths[2 * count] >= 100**count:
-            raise ValueError(
-                f"all strings of {count} pair(s) are taken by other splits: use more pairs there"
-            )
-    strings: list[str] = []
-    while len(strings) < number:
-        lengths = 2 * rng.integers(shortest, longest + 1, size=number)
-        digits = rng.integers(10, size=(number, 2 * longest))
-        drawn = ("".join(map(str, row[:length])) for row, length in zip(digits, lengths))
-        strings += [string for string in drawn if string not in avoid]
-    return strings[:number]
-
-
-class DigitSpeaker:
-    """Speaks a digit string by joining recordings of one speaker that are drawn at random."""
-
-    def __init__(
-        self,
-        recordings: list[Recording],
-        waveforms: dict[Path, np.ndarray],
-        sample_rate: int,
-        pause: tuple[float, float],
-        edge: Optional[tuple[float, float]],
-        rng: np.random.Generator,
-    ) -> None:
-        self.sample_rate, self.pause, self.edge, self.rng = sample_rate, pause, edge, rng
-        self.takes: dict[tuple[str, int], list[np.ndarray]] = {}
-        for recording in recordings:
-            self.takes.setdefault((recording.speaker, recording.digit), []).append(waveforms[recording.path])
-
-    def __call__(self, string: str, speaker: str) -> layout.Utterance:
-        digits = [int(character) for character in string]
-        spoken = []
-        for digit in digits:
-            takes = self.takes[speaker, digit]
-            spoken.append(takes[self.rng.integers(len(takes))])
-        audio, _ = layout.join_utterances(spoken, self.sample_rate, self.pause, self.rng, self.edge)
-        return layout.Utterance(audio, english_digits(digits), german_pairs(digits))
-
-
 def build_corpus(args: argparse.Namespace) -> None:
-    """Checks the options, then writes the corpus below args.out; raises as the checks do."""
-    pairs = {split: getattr(args, f"{OPTION[split]}_pairs") for split in layout.SPLITS}
+    """Checks the options, then writes the corpus to args.out; raises as the checks do."""
+    unit, lengths_option = (2, "pairs") if args.task == "st" else (1, "digits")
+    lengths = {split: getattr(args, f"{OPTION[split]}_{lengths_option}") for split in layout.SPLITS}
     numbers = {split: getattr(args, f"{OPTION[split]}_utterances") for split in layout.SPLITS}
-    for split, (shortest, longest) in pairs.items():
+    for split, (shortest, longest) in lengths.items():
         layout.count_option(f"--{OPTION[split]}-utterances", numbers[split])
         if not 1 <= shortest <= longest:
-            raise ValueError(f"--{OPTION[split]}-pairs {shortest} {longest}: expected 1 <= fewest <= most")
+            option = f"--{OPTION[split]}-{lengths_option}"
+            raise ValueError(f"{option} {shortest} {longest}: expected 1 <= fewest <= most")
     pause = layout.seconds_range("--pause", args.pause)
     edge = layout.seconds_range("--edge-pause", args.edge_pause) if args.edge_pause else None
     talk_pause = layout.check_layout_arguments(args)
+    if args.task == "asr" and args.sample_rate == 8000:
+        raise ValueError("--sample-rate 8000: fairseq's task audio_finetuning expects 16000")
+    sample_rate = args.sample_rate or {"st": 8000, "asr": 16000}[args.task]
     if args.trim_db is not None and not args.trim_db > 0:
         raise ValueError(f"--trim-db {args.trim_db:g}: expected more than 0 dB")
     if args.level is not None and (args.normalize == "none" or not args.level <= 0):
@@ -119,25 +80,35 @@ def build_corpus(args: argparse.Namespace) -> None:
     strings: dict[str, list[str]] = {}
     rngs = {split: np.random.default_rng([args.seed, place]) for place, split in enumerate(DRAWING_ORDER)}
     for split in written:
-        avoid = {string for earlier in strings.values() for string in earlier}
-        strings[split] = draw_strings(numbers[split], pairs[split], avoid, rngs[split])
+        # there are too few short strings for each split to have its own
+        earlier = strings.values() if args.task == "st" else ()
+        avoid = {string for others in earlier for string in others}
+        strings[split] = draw_strings(numbers[split], lengths[split], avoid, rngs[split], unit)
 
-    with complete_folder(args.out / layout.PAIR, args.overwrite) as corpus:
+    with complete_folder(args.out / layout.PAIR if args.task == "st" else args.out, args.overwrite) as folder:
         level = LEVEL.get(args.normalize, 0.0) if args.level is None else args.level
         used = {recording.path for split in written for recording in parts[split]}
         waveforms = {
             path: read_waveform(
-                path, args.sample_rate, normalize=args.normalize, level=level, trim_db=args.trim_db
+                path, sample_rate, normalize=args.normalize, level=level, trim_db=args.trim_db
             )
             for path in sorted(used)
         }
-        sizes = {}
-        for split in written:
-            speak = DigitSpeaker(parts[split], waveforms, args.sample_rate, pause, edge, rngs[split])
-            talks = layout.make_talks(strings[split], voices[split], args.utterances_per_talk, speak, split)
-            sizes[split] = layout.write_split(
-                corpus / "data", split, talks, args.sample_rate, talk_pause, rngs[split]
-            )
+        speak = {
+            split: DigitSpeaker(parts[split], waveforms, sample_rate, pause, edge, rngs[split])
+            for split in written
+        }
+        if args.task == "st":
+            sizes = {}
+            for split in written:
+                talks = make_talks(
+                    strings[split], voices[split], args.utterances_per_talk, speak[split], split
+                )
+                sizes[split] = layout.write_split(
+                    folder / "data", split, talks, sample_rate, talk_pause, rngs[split]
+                )
+        else:
+            sizes = write_recognition(folder, args.out.resolve(), strings, voices, speak)
 
     layout.print_report(
         sizes,
@@ -162,12 +133,62 @@ def build_corpus(args: argparse.Namespace) -> None:
             )
 
 
+def make_talks(strings, voices, utterances_per_talk: int, speak: DigitSpeaker, title: str):
+    """Talks of strings, in German too."""
+
+    def utterance(string: str, speaker: str) -> layout.Utterance:
+        digits = [int(character) for character in string]
+        return layout.Utterance(speak(string, speaker), english_digits(digits), german_pairs(digits))
+
+    return layout.make_talks(strings, voices, utterances_per_talk, utterance, title)
+
+
+def write_recognition(
+    folder: Path,
+    final: Path,
+    strings: dict[str, list[str]],
+    voices: dict[str, list[str]],
+    speak: dict[str, DigitSpeaker],
+) -> dict[str, layout.SplitSize]:
+    """Writes a file an utterance, the speakers taking turns, and manifests with letters, as of LibriSpeech.
+
+    final: where `folder` will be in the end.
+    """
+    # here, since it imports fairseq, which takes seconds
+    from fairseq_prune.data import recognition
+    from fairseq_prune.data.audio import SAMPLE_RATE
+
+    sizes, counts = {}, Counter()
+    for split, texts in strings.items():
+        name = OPTION[split]
+        audio = folder / "audio" / name
+        audio.mkdir(parents=True)
+        utterances = []
+        for number, string in enumerate(tqdm(texts, desc=name, unit=" utterances", mininterval=0.5)):
+            speaker = voices[split][number % len(voices[split])]
+            waveform = np.clip(speak[split](string, speaker), -1, 1)
+            path = f"{name}/{speaker}-{number:05d}.flac"
+            soundfile.write(folder / "audio" / path, waveform, SAMPLE_RATE, subtype="PCM_16")
+            text = english_digits([int(digit) for digit in string]).upper()
+            utterances.append(recognition.Labelled(path, len(waveform), recognition.letters(text), text))
+        recognition.write_split(folder, name, final / "audio", utterances)
+        counts += recognition.count_labels(utterances)
+        samples = sum(utterance.samples for utterance in utterances)
+        sizes[split] = layout.SplitSize(len(texts), len(texts), samples / SAMPLE_RATE)
+    labels = [letter for letter in recognition.ENGLISH_LETTERS if counts[letter]]
+    recognition.write_dictionary(folder / "dict.ltr.txt", labels, counts)
+    return sizes
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
         "--fsdd", type=Path, required=True, metavar="DIR", help="folder of {digit}_{speaker}_{index}.wav"
+    )
+    parser.add_argument(
+        "--task", choices=("st", "asr"), default="st", help="translation or recognition (%(default)s)"
     )
     layout.add_layout_arguments(parser)
     parser.add_argument("--speakers", nargs="+", metavar="NAME", help="speakers to use (all)")
@@ -189,7 +210,8 @@ def make_parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{name}-utterances", type=int, default=utterances, metavar="N", help="(%(default)s)"
         )
-        layout.add_range(parser, f"--{name}-pairs", (2, 6), "pairs of digits in an utterance")
+        layout.add_range(parser, f"--{name}-pairs", (2, 6), "--task st: pairs of digits in an utterance")
+        layout.add_range(parser, f"--{name}-digits", (1, 4), "--task asr: digits in an utterance")
     layout.add_range(
         parser, "--pause", (0.05, 0.25), "silence between the digits of an utterance, in seconds"
     )
@@ -213,7 +235,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--level", type=float, metavar="DB", help="level for --normalize, in dBFS (peak -3, rms -26)"
     )
     parser.add_argument(
-        "--sample-rate", type=int, choices=(8000, 16000), default=8000, help="of the wavs (%(default)s)"
+        "--sample-rate", type=int, choices=(8000, 16000), help="of the audio (st 8000, asr 16000)"
     )
     return parser
 
