@@ -25,6 +25,8 @@ from fairseq.modules import LayerNorm
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, TransformerEncoderLayerBase
 
+from fairseq_prune.modules import onednn
+
 
 @dataclass
 class DeltaLMSettings(FairseqDataclass):
@@ -266,7 +268,11 @@ class DeltaLMDecoderLayer(TransformerDecoderLayerBase):
             return x
 
         def feed_forward(inner, outer):
-            return lambda x: outer(self.activation_dropout_module(self.activation_fn(inner(x))))
+            def feed(x):
+                x = onednn.linear(inner, x, self.activation_fn)
+                return onednn.linear(outer, self.activation_dropout_module(x))
+
+            return feed
 
         x = self._residual_block(x, self.self_attn_layer_norm, self_attention)
         x = self._residual_block(x, self.ffn_layer_norm, feed_forward(self.fc3, self.fc4))
@@ -294,6 +300,10 @@ class DeltaLMDecoder(VocabularyStamp, TransformerDecoderBase):
         """From `DeltaLMSettings`, with an embedding table of its own."""
         embed_tokens = Embedding(len(dictionary), settings.embed_dim, dictionary.pad())
         return cls(transformer_config(settings), dictionary, embed_tokens)
+
+    def output_layer(self, features):
+        """(batch, target, dim) -> logits (batch, target, symbols)."""
+        return onednn.linear(self.output_projection, features)
 
     def build_decoder_layer(self, cfg, no_encoder_attn=False):
         return _wrap(DeltaLMDecoderLayer(cfg, no_encoder_attn), cfg)

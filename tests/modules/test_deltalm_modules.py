@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from fairseq.data import Dictionary
 
+from fairseq_prune.modules import onednn
 from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings, transformer_config
 
 DIM, HEADS, FRAMES = 16, 4, 7
@@ -133,6 +134,15 @@ def test_decoder_takes_a_memory_without_padding_mask():
     model, encoder_out = decoder(), memory(lengths=(FRAMES, FRAMES))
     unmasked = {"encoder_out": encoder_out["encoder_out"], "encoder_padding_mask": []}
     torch.testing.assert_close(model(tokens(), unmasked)[0], model(tokens(), encoder_out)[0])
+
+
+def test_inference_on_onednn_gives_the_logits_of_torchs_own_functions():
+    model, out = decoder(), memory()
+    with torch.inference_mode():
+        fast, _ = model(tokens(), encoder_out=out)
+        with onednn.torchs_own():
+            slow, _ = model(tokens(), encoder_out=out)
+    torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-4)
 
 
 def test_padded_frames_do_not_change_the_logits():
