@@ -23,8 +23,9 @@ from fairseq_prune.inference import Translator  # noqa: E402
 class PlainParser(argparse.ArgumentParser):
     """The description as it is written, and one line for what is wrong."""
 
-    def __init__(self, description: str):
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def __init__(self, description: str = "", **options):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=description, **options)
 
     def error(self, message):
         """One line, as for all bad input."""
