@@ -1,0 +1,122 @@
+#!/usr/bin/env python
+"""Write the hidden states of every layer of an encoder for audio files, as features for other models.
+
+    python scripts/extract_features.py --checkpoint dphubert.pt --out features a.wav b.flac
+    python scripts/extract_features.py --checkpoint hubert_base_ls960.pt --out valid.safetensors --manifest valid.tsv
+
+A folder gets NAME.npy for each file, (layers + 1, frames, dim); a .safetensors file all of them, by path. Layer 0
+is what enters the first layer of the transformer, 20 ms a frame.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from _cli import PlainParser, complete, positive, run
+from tqdm import tqdm
+
+from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert_architecture import build_encoder
+from fairseq_prune.checkpoints.loading import load_state_dict_strictly
+from fairseq_prune.data.audio import SAMPLE_RATE, audio_info, read_audio
+from fairseq_prune.data.waveform_manifest import read_waveform_manifest
+from fairseq_prune.inference import usable_device
+
+
+def batches(lengths, max_samples):
+    """Indices of files of similar length, longest first, in batches of at most so many samples with padding."""
+    batch = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > max_samples:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+@torch.inference_mode()
+def features(encoder, waveforms, layers, device):
+    """(layers, frames, dim) for each waveform (samples,), on the CPU."""
+    lengths = [len(waveform) for waveform in waveforms]
+    source = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(device)
+    states, padding_mask = encoder.layer_outputs(source, lengths)
+    chosen = torch.stack([states[layer] for layer in layers], dim=1).cpu()
+    if padding_mask is None:
+        return list(chosen)
+    return [rows[:, : int((~padding).sum())] for rows, padding in zip(chosen, padding_mask)]
+
+
+def audio_files(args):
+    """{name in the output: path}."""
+    if args.manifest is None:
+        files = {str(path): Path(path) for path in args.audio}
+    else:
+        manifest = read_waveform_manifest(args.manifest)
+        files = {name: manifest.root / name for name in manifest.paths}
+    if not files:
+        raise ValueError("no audio files: name some, or give --manifest")
+    return files
+
+
+def npy_names(names):
+    """{name: file in the folder}: a relative path keeps its folders, another one only its last part."""
+    found = {}
+    for name in names:
+        path = Path(name).with_suffix(".npy")
+        found[name] = Path(path.name) if path.is_absolute() or ".." in path.parts else path
+    twice = {str(path) for path in found.values() if list(found.values()).count(path) > 1}
+    if twice:
+        raise ValueError(f"two audio files would be written to {sorted(twice)[0]}; use a .safetensors file")
+    return found
+
+
+def main(args):
+    checkpoint = read_hubert(args.checkpoint)
+    encoder = build_encoder(checkpoint.architecture).eval()
+    load_state_dict_strictly(encoder, checkpoint.state_dict, args.checkpoint)
+    device = usable_device(args.device)
+    encoder.to(device)
+    count = len(encoder.encoder.layers) + 1
+    layers = list(range(count)) if args.layers is None else args.layers
+    if not all(0 <= layer < count for layer in layers):
+        raise ValueError(f"--layers: found {layers}, expected numbers from 0 to {count - 1}")
+    files = audio_files(args)
+    names = list(files)
+    in_one_file = args.out.suffix == ".safetensors"
+    outputs = {} if in_one_file else npy_names(names)
+    lengths = [audio_info(path).n_samples for path in files.values()]
+    found = {}
+    with complete(args.out, args.overwrite) as written, tqdm(total=len(files), unit="file") as progress:
+        for indices in batches(lengths, round(args.batch_seconds * SAMPLE_RATE)):
+            waveforms = [torch.from_numpy(read_audio(files[names[i]])) for i in indices]
+            for i, rows in zip(indices, features(encoder, waveforms, layers, device)):
+                if in_one_file:
+                    found[names[i]] = rows.contiguous()
+                else:
+                    target = written / outputs[names[i]]
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    np.save(target, rows.numpy())
+            progress.update(len(indices))
+        if in_one_file:
+            safetensors.torch.save_file(found, written, {"layers": ",".join(map(str, layers))})
+    print(f"{args.out}: {len(layers)} layers of {len(files)} files")
+
+
+if __name__ == "__main__":
+    parser = PlainParser(__doc__)
+    add = parser.add_argument
+    add("audio", nargs="*", help="audio files of any format and rate")
+    add("--manifest", type=Path, help="manifest in wav2vec's form instead (data_prep/prep_audio.py)")
+    add(
+        "--checkpoint",
+        required=True,
+        help="HuBERT, wav2vec 2.0, WavLM or a compressed encoder; file or folder",
+    )
+    add("--out", type=Path, required=True, help="folder for .npy files, or a .safetensors file")
+    add("--layers", type=int, nargs="+", help="layers to write (default: all)")
+    add("--batch-seconds", type=positive(float), default=60.0, help="audio at a time (default: 60)")
+    add("--device", default="cpu", help="cpu (default), cuda, ...")
+    add("--overwrite", action="store_true", help="replace what is there")
+    run(main, parser)
