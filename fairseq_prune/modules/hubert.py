@@ -21,7 +21,7 @@ from fairseq_prune.modules.convolution import (
     samples_of_a_frame,
 )
 from fairseq_prune.modules.frames import Frames, TokenPruning
-from fairseq_prune.modules.hubert_shapes import HubertShapes, apply_shapes
+from fairseq_prune.modules.hubert_shapes import HubertShapes, apply_shapes, without_units
 from fairseq_prune.modules.masking import seeded_generator, span_mask
 from fairseq_prune.modules.relative_position import GatedRelativePosition
 from fairseq_prune.pruning import tokens
@@ -60,7 +60,8 @@ class TokenPrunedHubert(HubertModel):
         pad_invariant: bool = True,
         shapes: Optional[HubertShapes] = None,
     ):
-        super().__init__(cfg, SimpleNamespace(sample_rate=SAMPLE_RATE), [None])
+        uniform = cfg if shapes is None else without_units(cfg)
+        super().__init__(uniform, SimpleNamespace(sample_rate=SAMPLE_RATE), [None])
         self.remove_pretraining_modules()
         self.cfg = cfg
         self.shapes = shapes or HubertShapes.uniform(cfg, self.post_extract_proj is not None)

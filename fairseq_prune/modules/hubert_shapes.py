@@ -1,6 +1,7 @@
 """HuBERTs whose layers differ in heads and widths, as structured pruning leaves them."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Union
 
@@ -114,6 +115,13 @@ class OutputBias(nn.Module):
     def forward(self) -> Tensor:
         """(dim,), the block's output for every frame."""
         return self.bias
+
+
+def without_units(cfg: HubertConfig) -> HubertConfig:
+    """For what `apply_shapes` follows: blocks that it replaces need not be built in full before."""
+    cfg = copy(cfg)
+    cfg.encoder_ffn_embed_dim = 1
+    return cfg
 
 
 def apply_shapes(hubert: nn.Module, shapes: HubertShapes) -> None:
