@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fairseq.models import register_model
 from fairseq.models.hubert.hubert_asr import HubertCtc, HubertCtcConfig
 
+from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.models.deltalm import keep_in_checkpoint
 from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
 from fairseq_prune.models.wav2vec_ctc_parp import check_pretrained
@@ -28,9 +29,11 @@ class HubertCtcParp(MagnitudePruned, HubertCtc):
             ValueError: as `MagnitudePruned.attach_pruner`.
         """
         check_pretrained(cfg)
-        if "dictionaries" not in task.state_dict():
-            # HuBERT wants some from its task, or looks for files; in our checkpoints it finds these
-            task.load_state_dict({"dictionaries": [task.target_dictionary]})
+        if cfg.w2v_args is None and "dictionaries" not in task.state_dict():
+            # those of the pretraining, by which HuBERT has its size; in our checkpoints it finds them with the task
+            pretraining = load_checkpoint_file(cfg.w2v_path, mmap=True).get("task_state") or {}
+            if "dictionaries" in pretraining:
+                task.load_state_dict({"dictionaries": pretraining["dictionaries"]})
         model = super().build_model(cfg, task)
         keep_in_checkpoint(cfg, w2v_args=cfg.w2v_args)
         model.attach_pruner(cfg)

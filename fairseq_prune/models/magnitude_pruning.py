@@ -15,6 +15,7 @@ from fairseq.trainer import Trainer
 from omegaconf import II
 from torch import Tensor
 
+from fairseq_prune.checkpoints.sparse import STATE
 from fairseq_prune.models.options import option
 from fairseq_prune.pruning.magnitude import SCOPES, TRANSFORMER_LAYERS, matching_parameters
 from fairseq_prune.pruning.parp import METHODS, ONE_SHOT, MagnitudePruner, PruningPlan
@@ -22,7 +23,6 @@ from fairseq_prune.pruning.schedules import SPARSITY_SCHEDULES
 
 logger = logging.getLogger(__name__)
 PUBLISHED = "transformer-layers"
-STATE = "magnitude_pruning"  # the key of the pruning state among the weights of a checkpoint
 
 
 @dataclass

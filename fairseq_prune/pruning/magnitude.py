@@ -170,15 +170,25 @@ def overlap(first: Masks, second: Masks) -> float:
     Raises:
         ValueError: masks of other parameters.
     """
-    both, either = _common(first, second)
-    return both / either if either else 1.0
+    pairs = _pairs(first, second)
+    either = sum(int((a | b).sum()) for a, b in pairs)
+    return sum(int((a & b).sum()) for a, b in pairs) / either if either else 1.0
 
 
-def _common(first: Masks, second: Masks) -> tuple[int, int]:
+def agreement(first: Masks, second: Masks) -> float:
+    """The share of weights that both masks keep, or both leave out.
+
+    Raises:
+        ValueError: masks of other parameters.
+    """
+    pairs = _pairs(first, second)
+    return sum(int((a == b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
+
+
+def _pairs(first: Masks, second: Masks) -> list[tuple[Tensor, Tensor]]:
     check_masks(first, second, "the second mask")
     check_masks(second, first, "the first mask")
-    pairs = [(mask, second[name].to(mask.device)) for name, mask in first.items()]
-    return sum(int((a & b).sum()) for a, b in pairs), sum(int((a | b).sum()) for a, b in pairs)
+    return [(mask, second[name].to(mask.device)) for name, mask in first.items()]
 
 
 def revived(before: Masks, after: Masks) -> float:
