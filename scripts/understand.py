@@ -10,8 +10,10 @@ import json
 import torch
 from _cli import PlainParser, overrides, positive, run
 
+from fairseq_prune.checkpoints.whisper_onnx import OnnxWhisper
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
-from fairseq_prune.data.log_mel import MAX_SAMPLES
+from fairseq_prune.data.bpe_tokenizer import BPETokenizer
+from fairseq_prune.data.log_mel import MAX_SAMPLES, log_mel
 from fairseq_prune.data.slu_formats import parse
 from fairseq_prune.understanding import Understander
 
@@ -31,6 +33,13 @@ def read_command(path) -> torch.Tensor:
     return torch.from_numpy(waveform)
 
 
+def onnx_texts(folder, waveforms) -> list[str]:
+    """What an exported model writes of each waveform (samples,)."""
+    model, tokenizer = OnnxWhisper(folder), BPETokenizer.load(folder)
+    bins = model.config["mel_bins"]
+    return [tokenizer.decode(model.generate(log_mel(waveform, bins))) for waveform in waveforms]
+
+
 def as_json(path, text: str) -> dict:
     """What is printed of a file; an answer that is no parse has no intent."""
     try:
@@ -44,6 +53,8 @@ def main(args):
     if args.checkpoint:
         model = Understander(args.checkpoint, args.model_overrides, args.beam, device=args.device)
         texts = model.texts(waveforms, args.batch_size)
+    else:
+        texts = onnx_texts(args.onnx, waveforms)
     for path, text in zip(args.audio, texts):
         print(json.dumps(as_json(path, text), ensure_ascii=False))
 
@@ -53,7 +64,11 @@ if __name__ == "__main__":
     add = parser.add_argument
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", help="checkpoint of the task spoken_language_understanding")
-    model.add_argument("--onnx", metavar="FOLDER", help="folder that export.py --format onnx wrote")
+    model.add_argument(
+        "--onnx",
+        metavar="FOLDER",
+        help="folder that export.py --format onnx wrote; greedy, one file at a time",
+    )
     add("audio", nargs="+", help="audio files, of at most 30 s each")
     add("--beam", type=positive(int), default=1, help="beam size (default: 1)")
     add("--batch-size", type=positive(int), default=8, help="utterances at a time (default: 8)")

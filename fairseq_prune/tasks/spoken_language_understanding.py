@@ -104,7 +104,13 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
 
     def __init__(self, cfg: SpokenLanguageUnderstandingConfig):
         super().__init__(cfg)
-        self.tokenizer = read_tokenizer(cfg.bpe_tokenizer) if cfg.bpe_tokenizer else None
+        self.tokenizer = None
+        if cfg.bpe_tokenizer:
+            self.tokenizer = read_tokenizer(cfg.bpe_tokenizer)
+            # it goes into the checkpoint, which must not ask for the file again; as models.deltalm.keep_in_checkpoint
+            parent = cfg._get_parent()
+            for node in (cfg,) if parent is None else (cfg, parent.task):
+                node.bpe_tokenizer = None
         self._awaited = RowDictionary([START, PAD, END, UNKNOWN], START, PAD, END, UNKNOWN)
         self.augmentation = Augmentation(
             seed=cfg.seed,
