@@ -14,6 +14,7 @@ from fairseq_prune.modules.frames import TokenPruning
 from fairseq_prune.modules.gated_hubert import GatedHubert, Gating
 from fairseq_prune.modules.hubert import TokenPrunedHubert
 from fairseq_prune.modules.hubert_shapes import HubertShapes
+from fairseq_prune.modules.onednn import torchs_own
 from fairseq_prune.pruning.hard_concrete import HardConcrete
 
 KINDS = list(Gating.__dataclass_fields__)
@@ -286,9 +287,9 @@ def test_macs_of_a_cut_model_equal_torchs_own_count(form):
     draw_gates(gated, 8)
     small = cut_gates(gated)
     small.normalize = False  # the waveform, which is not the encoder's work
-    # the counter knows the plain attention, not the fused one for the CPU
+    # the counter knows torch's own products and the plain attention, not those for the CPU
     backend = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-    with torch.no_grad(), backend, flop_counter.FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), torchs_own(), backend, flop_counter.FlopCounterMode(display=False) as counter:
         small(torch.randn(1, 32000), [32000])
     assert small.macs(32000)["total"] == counter.get_total_flops() // 2
 

@@ -1,0 +1,65 @@
+"""scripts/compress_hubert.py on checkpoints as a dphubert leaves them, and on what is none."""
+
+import sys
+
+import pytest
+from command_lines import ROOT
+
+from fairseq_prune.checkpoints.hubert import read_hubert
+
+sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))
+PRELOAD = "torch fairseq fairseq_prune.models.dphubert"
+SCRIPT = ROOT / "scripts" / "compress_hubert.py"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    from test_pruned_hubert_checkpoint import BASE, make_gated, save_dphubert
+
+    def save(name="dphubert.pt", close=None, **options):
+        gated = make_gated(BASE)
+        if close is not None:
+            gated.gates["conv_channels"][close].log_alpha.data.fill_(-9.0)
+        return save_dphubert(tmp_path / name, gated, **options)
+
+    return save
+
+
+def test_it_cuts_says_what_it_cut_and_runs_again_on_its_own_output(checkpoint, forks, tmp_path):
+    code, output, errors = forks.run(
+        SCRIPT, "--checkpoint", checkpoint(), "--out", "small/pruned.pt", cwd=tmp_path
+    )
+    assert (code, errors) == (0, "")
+    pruned = read_hubert(tmp_path / "small" / "pruned.pt")
+    parameters = sum(value.numel() for value in pruned.state_dict.values())
+    assert (
+        f" -> {parameters:,} (" in output and f"heads by layer: {pruned.config['pruned']['heads']}" in output
+    )
+    assert [path.name for path in (tmp_path / "small").iterdir()] == ["pruned.pt"]
+    again = ("--checkpoint", "small/pruned.pt", "--out", "again.pt")
+    code, output, _ = forks.run(SCRIPT, *again, cwd=tmp_path)
+    assert code == 0 and "there were no gates" in output
+    assert read_hubert(tmp_path / "again.pt").architecture == pruned.architecture
+
+
+@pytest.mark.parametrize(
+    "options, arguments, message",
+    [
+        ({"close": "2"}, [], "the gates close all 16 channels of convolution 2"),
+        ({"_name": "hubert"}, [], "a.pt: a checkpoint of model 'hubert', expected"),
+        (
+            {"student_config": None},
+            [],
+            "a.pt: option student_config of the model dphubert holds no architecture",
+        ),
+        ({}, ["--out", "a.pt"], "a.pt already exists: choose another --out, or give --overwrite"),
+        ({}, ["--checkpoint", "gone.pt"], "gone.pt: no such checkpoint"),
+        ({}, ["--checkpoint", str(SCRIPT)], "compress_hubert.py: no checkpoint, or a broken one"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(checkpoint, forks, tmp_path, options, arguments, message):
+    checkpoint("a.pt", **options)
+    defaults = ("--checkpoint", "a.pt", "--out", "pruned.pt")
+    code, _, errors = forks.run(SCRIPT, *defaults, *arguments, cwd=tmp_path)
+    assert code == 2 and errors.count("\n") == 1 and errors.startswith("error: ") and message in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
