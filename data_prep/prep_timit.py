@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Prepares TIMIT for fairseq's task audio_finetuning, with phones as labels.
+
+Reads   ROOT, the LDC's tree or a re-packing of it in any letter case (timit_layout.py)
+Writes  OUT/{train,dev,test}.{tsv,phn}      462, 50 and 24 speakers without SA sentences; the audio stays where it is
+        OUT/dict.phn.txt                    the fairseq dictionary
+
+    prep_timit.py --root TIMIT --out data               39 classes, as the published wav2vec 2.0 was trained on
+    prep_timit.py --root TIMIT --out data --phones 48   scripts/transcribe.py scores on 39 classes all the same
+
+The glottal stop q is left out of 39 and 48 classes. OUT appears when all of it is complete.
+"""
+
+import argparse
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Optional
+
+from output_folder import complete_folder
+from prep_librispeech import for_fairseq
+from timit_layout import SIZES, Sentence, find_sentences, read_phones
+from tqdm import tqdm
+
+from fairseq_prune.data.audio import SAMPLE_RATE
+from fairseq_prune.data.recognition import Labelled, count_labels, write_dictionary, write_split
+from fairseq_prune.data.timit_phones import PHONES, fold
+
+
+def labels(sentence: Sentence, classes: int) -> str:
+    """The phones of a sentence as 61, 48 or 39 classes.
+
+    Raises:
+        ValueError: names the file, and what is wrong with it.
+    """
+    try:
+        return " ".join(fold(read_phones(sentence.phones), classes))
+    except ValueError as error:
+        if str(error).startswith(str(sentence.phones)):
+            raise
+        raise ValueError(f"{sentence.phones}: {error}") from None
+
+
+def check_sizes(splits: dict[str, list[Sentence]]) -> None:
+    """Refuse a part of the corpus: an error rate of it could not be compared.
+
+    Raises:
+        ValueError: names the first split that has not the standard's size.
+    """
+    for split, (speakers, sentences) in SIZES.items():
+        found = splits.get(split, [])
+        found_speakers = len({sentence.speaker for sentence in found})
+        if (found_speakers, len(found)) != (speakers, sentences):
+            raise ValueError(
+                f"{split}: found {len(found):,} sentences of {found_speakers} speakers, expected {sentences:,} of "
+                f"{speakers}; --incomplete takes what there is"
+            )
+
+
+def prepare(args) -> None:
+    """Make the data folder ``args.out``."""
+    splits: dict[str, list[Sentence]] = {split: [] for split in SIZES}
+    for sentence in find_sentences(args.root):
+        splits[sentence.split].append(sentence)
+    if not args.incomplete:
+        check_sizes(splits)
+    with complete_folder(args.out, args.overwrite) as folder:
+        copies = folder / "audio" if args.convert else None
+
+        def look(sentence):
+            return Labelled(*for_fairseq(args.root, sentence.audio, copies), labels(sentence, args.phones))
+
+        written = {}
+        root = args.out.resolve() / "audio" if args.convert else args.root.resolve()
+        print(f"{'split':<8}{'hours':>8}{'sentences':>12}{'speakers':>10}{'phones':>10}")
+        for split, sentences in splits.items():
+            if not sentences:
+                print(f"{split:<8}no sentence of its speakers")
+                continue
+            with ThreadPoolExecutor(args.threads) as pool:
+                seen = tqdm(pool.map(look, sentences), split, len(sentences), unit="file", disable=None)
+                written[split] = list(seen)
+            write_split(folder, split, root, written[split], kind="phn")
+            hours = sum(utterance.samples for utterance in written[split]) / SAMPLE_RATE / 3600
+            speakers = len({sentence.speaker for sentence in sentences})
+            phones = sum(count_labels(written[split]).values())
+            print(f"{split:<8}{hours:>8.2f}{len(sentences):>12,}{speakers:>10}{phones:>10,}")
+        counts = count_labels(utterance for split in written.values() for utterance in split)
+        write_dictionary(folder / "dict.phn.txt", PHONES[args.phones], counts)
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--root", type=Path, required=True, help="folder that holds TRAIN and TEST, or one above")
+    add("--out", type=Path, required=True, help="folder to make, the DATA of fairseq-train")
+    add("--overwrite", action="store_true", help="replace an --out that exists")
+    add("--phones", type=int, choices=sorted(PHONES), default=39, help="classes to train on (%(default)s)")
+    add("--incomplete", action="store_true", help="take a corpus that lacks speakers or sentences")
+    add("--convert", action="store_true", help="write 16 kHz FLAC copies to OUT/audio and list those")
+    add("--threads", type=int, default=8, help="files read at a time (%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    args = parse_args(argv)
+    try:
+        prepare(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
