@@ -147,9 +147,9 @@ def coverage(encoded: Sequence[Sequence[int]], cut: VocabularyCut) -> Coverage:
     """How much of texts, as the uncut tokenizer encodes them, the cut leaves as it is.
 
     Args:
-        encoded: old token ids of each text.
+        encoded: old token ids of each text; labels are numbered from ``cut.size`` on.
     """
-    kept = set(cut.kept)
+    kept = {*cut.kept, *range(cut.size, cut.size + len(cut.labels))}
     counts = Counter(i for ids in encoded for i in ids)
     total = sum(counts.values())
     covered = sum(count for i, count in counts.items() if i in kept)

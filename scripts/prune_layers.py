@@ -1,0 +1,195 @@
+#!/usr/bin/env python
+"""Drop layers of a checkpoint: those that are named, or those that a scan finds to matter least.
+
+    python scripts/prune_layers.py --checkpoint whisper.pt --decoder 3,4 --out student.pt
+    python scripts/prune_layers.py --checkpoint teacher.pt --keep-decoder 2 --by loss --data data --out student.pt
+
+Layers count from 1. Of a Whisper and a DeltaLM, layers of encoder and decoder can go, of a hubert_deltalm those of the
+decoder (compress_hubert.py makes its HuBERT smaller). The checkpoint that was being trained loses its optimizer: go on
+with --whisper-path, or with --finetune-from-model.
+"""
+
+import itertools
+import json
+from pathlib import Path
+
+import torch
+from _cli import PlainParser, complete, positive, run
+from fairseq import checkpoint_utils
+from omegaconf import open_dict
+
+from fairseq_prune.checkpoints.cutting import count_weights
+from fairseq_prune.checkpoints.fewer_layers import stacks_of, with_fewer_layers
+from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
+from fairseq_prune.pruning.layers import BlockInfluence, drop_by_loss, most_influential
+
+SIDES = ("encoder", "decoder")
+
+
+def parse_layers(text, count, option):
+    """Layers from 0 of a list that counts from 1, such as 1-2,4.
+
+    Raises:
+        ValueError: no such list, or a layer that is not there.
+    """
+    layers = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise ValueError(f"{option}: found {text!r}, expected layers such as 1-2,4")
+        layers += range(int(first), int(last or first) + 1)
+    wrong = [layer for layer in layers if not 1 <= layer <= count]
+    if wrong or not layers or sorted(set(layers)) != layers:
+        found = f"layer {wrong[0]}" if wrong else repr(text)
+        raise ValueError(f"{option}: found {found}, expected different layers from 1 to {count}, ascending")
+    return [layer - 1 for layer in layers]
+
+
+class Calibration:
+    """The model, and batches of a split of its task.
+
+    Raises:
+        ValueError: the split has no utterance.
+    """
+
+    def __init__(self, args):
+        state = load_fairseq_state(args.checkpoint)
+        with open_dict(state["cfg"].task) as task:
+            task.data = args.data
+        [self.model], _, self.task = checkpoint_utils.load_model_ensemble_and_task(
+            [str(args.checkpoint)], state=state
+        )
+        self.model.eval()
+        self.task.load_dataset(args.split, task_cfg=state["cfg"].task)
+        batches = self.task.get_batch_iterator(
+            self.task.dataset(args.split), max_sentences=args.batch_size
+        ).next_epoch_itr(shuffle=False)
+        self.samples = list(itertools.islice(batches, -(-args.utterances // args.batch_size)))
+        if not self.samples:
+            raise ValueError(f"{args.data}: split {args.split} has no utterance")
+        self.pad = self.task.target_dictionary.pad()
+
+    def layers(self, stack):
+        """The stack's layers in the model."""
+        module = self.model
+        for name in stack.prefix.strip(".").split("."):
+            module = getattr(module, name)
+        return module
+
+    @torch.inference_mode()
+    def loss(self):
+        """Cross-entropy of the targets, in nats a token."""
+        total = tokens = 0
+        for sample in self.samples:
+            output = self.model(**sample["net_input"])
+            log_probs = self.model.get_normalized_probs(output, log_probs=True, sample=sample)
+            valid = sample["target"] != self.pad
+            total -= log_probs[valid].gather(1, sample["target"][valid][:, None]).double().sum().item()
+            tokens += int(valid.sum())
+        return total / tokens
+
+    @torch.inference_mode()
+    def influence(self, side, stack):
+        """Block influence of each layer of a side, over positions that are no padding."""
+        with BlockInfluence(self.layers(stack)) as influence:
+            for sample in self.samples:
+                self.model(**sample["net_input"])
+                valid = self._valid(side, sample["net_input"], influence.shape())
+                influence.add(valid if stack.batch_first else valid.T)
+        return influence.values()
+
+    def _valid(self, side, inputs, shape):
+        """True on what is no padding; in Whisper's encoder on the audio, not on the silence up to 30 s."""
+        if side == "decoder":
+            return inputs["prev_output_tokens"] != self.pad
+        lengths = inputs["src_lengths"]
+        if inputs["src_tokens"].dim() == 3:  # spectrograms, whose frames the encoder halves
+            return torch.arange(shape[1]) < (lengths[:, None] + 1) // 2
+        return inputs["src_tokens"] != self.task.source_dictionary.pad()
+
+
+def choose(args, calibration, side, stack, count):
+    """Layers to keep of a side by the scan that is asked for, which is printed; and the scan."""
+    keep = getattr(args, f"keep_{side}")
+    if args.by == "influence":
+        influences = calibration.influence(side, stack)
+        kept = most_influential(influences, keep)
+        print(f"| {side} layer | block influence | |\n|---|---|---|")
+        for layer, value in enumerate(influences):
+            print(f"| {layer + 1} | {value:.4f} | {'kept' if layer in kept else 'dropped'} |")
+        return kept, influences
+    whole = calibration.loss()
+    kept, steps = drop_by_loss(calibration.layers(stack), keep, calibration.loss)
+    names = range(1, count + 1)
+    print(f"| {side}, loss {whole:.4f} | " + " | ".join(f"without {name}" for name in names) + " | dropped |")
+    print("|---" * (count + 2) + "|")
+    for number, losses in enumerate(steps, start=1):
+        cells = [f"{losses[name - 1]:.4f}" if name - 1 in losses else "" for name in names]
+        print(f"| step {number} | {' | '.join(cells)} | {min(losses, key=losses.get) + 1} |")
+    return kept, {"loss": whole, "steps": [{name + 1: loss for name, loss in step.items()} for step in steps]}
+
+
+def main(args):
+    with complete(args.out, args.overwrite) as out:
+        checkpoint = load_checkpoint_file(args.checkpoint, mmap=True)
+        model = (checkpoint.get("cfg") or {}).get("model") or {}
+        name = str(model.get("_name"))
+        stacks, kept, scans, calibration = stacks_of(name), {}, {}, None
+        for side in SIDES:
+            listed, keep = getattr(args, side), getattr(args, f"keep_{side}")
+            option = f"--{side}" if listed else f"--keep-{side}"
+            if listed is None and keep is None:
+                continue
+            if listed and keep:
+                raise ValueError(f"--{side} and --keep-{side}: expected one of the two")
+            if side not in stacks:
+                raise ValueError(f"{option}: the {side} of a model {name} cannot be cut here")
+            count = model[stacks[side].option]
+            if listed:
+                kept[side] = parse_layers(listed, count, option)
+            elif keep > count:
+                raise ValueError(f"{option}: found {keep}, expected at most its {count} layers")
+            elif args.data is None:
+                raise ValueError(f"{option} needs --data, to choose the layers on")
+            else:
+                calibration = calibration or Calibration(args)
+                kept[side], scans[side] = choose(args, calibration, side, stacks[side], count)
+        if not kept:
+            raise ValueError("expected --encoder, --decoder, --keep-encoder or --keep-decoder")
+        torch.save(with_fewer_layers(checkpoint, kept, str(args.checkpoint)), out)
+        loaded = load_fairseq_state(out)
+        if loaded.get("task_state"):  # without it, the task needs its data folder to build a model
+            checkpoint_utils.load_model_ensemble_and_task([str(out)], state=loaded)
+    if args.report:
+        args.report.write_text(json.dumps(scans, indent=1), encoding="utf-8")
+    for side, layers in kept.items():
+        print(
+            f"{side}: layers {', '.join(str(layer + 1) for layer in layers)} of {model[stacks[side].option]}"
+        )
+    parameters, _ = count_weights(load_checkpoint_file(args.out, mmap=True)["model"])
+    print(f"{args.out}: {parameters:,} parameters")
+
+
+if __name__ == "__main__":
+    parser = PlainParser(__doc__)
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="whisper, deltalm or hubert_deltalm")
+    for side in SIDES:
+        add(f"--{side}", metavar="LAYERS", help=f"{side} layers to keep, such as 3,4 or 1-2,4")
+        add(
+            f"--keep-{side}", type=positive(int), metavar="N", help=f"keep this many {side} layers, by a scan"
+        )
+    add(
+        "--by",
+        choices=("influence", "loss"),
+        default="influence",
+        help="influence: 1 - cosine of a layer's input and output (default); loss: without it, one by one",
+    )
+    add("--data", help="data folder of the checkpoint's task, for the scan")
+    add("--split", default="dev", help="split to scan on (default: dev)")
+    add("--utterances", type=positive(int), default=64, help="of it (default: 64)")
+    add("--batch-size", type=positive(int), default=8, help="utterances at a time (default: 8)")
+    add("--report", type=Path, help="write the scan as JSON too")
+    add("--out", type=Path, required=True, help="checkpoint to write")
+    add("--overwrite", action="store_true", help="replace what is there")
+    run(main, parser)

@@ -1,0 +1,184 @@
+"""prune_vocab.py and prune_layers.py as programs: what they write works on, and bad input is one line."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from command_lines import ROOT
+from slu_corpus import LABELS, PARSES, small_whisper, tokenizer, write_data
+
+from fairseq_prune.data.bpe_tokenizer import BPETokenizer
+from fairseq_prune.data.vocabulary import Vocabulary
+
+sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))
+PRELOAD = "fairseq_prune.inference fairseq_prune.understanding pandas"
+SCRIPTS = ROOT / "scripts"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A Whisper without labels, data, a list of labels, and a DeltaLM of the published layout."""
+    from test_deltalm_checkpoint import published_weights
+
+    folder = tmp_path_factory.mktemp("prune")
+    small_whisper(folder / "whisper.pt", decoder_layers=3, of=tokenizer(()))
+    write_data(folder / "data", PARSES[:2])
+    (folder / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+    (folder / "empty.txt").write_text("\n  \n", encoding="utf-8")
+    lines = ["laufen und spielen", "laufen auf der wiese im schnee", "spielen auf der wiese"]
+    (folder / "train.de").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "val.de").write_text("laufen", encoding="utf-8")
+    vocabulary = Vocabulary.train(lines, 25)
+    vocabulary.save(folder / "spm.model", folder / "dict.txt")
+    torch.save({"weights": published_weights(len(vocabulary) + 103)}, folder / "deltalm.pt")
+    torch.save({"weights": published_weights(len(vocabulary) - 1)}, folder / "other.pt")
+    return folder
+
+
+@pytest.fixture
+def prune_vocab(forks, folder):
+    return lambda *arguments: forks.run(SCRIPTS / "prune_vocab.py", *arguments, cwd=folder)
+
+
+@pytest.fixture
+def prune_layers(forks, folder):
+    return lambda *arguments: forks.run(SCRIPTS / "prune_layers.py", *arguments, cwd=folder)
+
+
+WHISPER = "--checkpoint whisper.pt --text data/train.tsv --labels labels.txt".split()
+DELTALM = "--checkpoint deltalm.pt --spm-model spm.model --dict dict.txt --text val.de".split()
+
+
+def test_a_whisper_with_fewer_tokens_and_layers_understands(prune_vocab, prune_layers, forks, folder):
+    code, output, errors = prune_vocab(*WHISPER, "--heldout", "data/dev.tsv", "--out", "small")
+    assert code == 0, errors
+    report = json.loads((folder / "small" / "report.json").read_text())
+    found = BPETokenizer.load(folder / "small" / "tokenizer.json")
+    assert report["after"]["tokens"] == len(found) < report["before"]["tokens"]
+    gone = report["before"]["tokens"] - report["after"]["tokens"]
+    assert report["before"]["parameters"] - report["after"]["parameters"] == 16 * gone
+    assert f"| parameters | {report['before']['parameters']:,} |" in output
+    assert [found.decode(found.encode(text)) for text in PARSES] == PARSES
+    assert set(LABELS) <= set(found.dictionary.symbols)
+    code, output, errors = prune_layers(
+        *"--checkpoint small/whisper.pt --keep-decoder 2 --by loss --data data --split dev --out student.pt".split()
+    )
+    assert code == 0, errors
+    assert "| step 1 |" in output and "without 3" in output
+    code, output, errors = forks.run(
+        *(SCRIPTS / "understand.py", "--checkpoint", "student.pt", "data/audio/1.wav"), cwd=folder
+    )
+    assert code == 0, errors
+    assert "intent" in json.loads(output)
+
+
+def test_the_scan_by_influence_prints_each_layer_and_the_checkpoint_counts_what_is_left(prune_layers, folder):
+    code, output, errors = prune_layers(
+        *"--checkpoint whisper.pt --encoder 1 --keep-decoder 1 --data data --report scan.json --out one.pt".split()
+    )
+    assert code == 0, errors
+    influences = json.loads((folder / "scan.json").read_text())["decoder"]
+    assert len(influences) == 3 and output.count("dropped") == 2
+    best = max(range(3), key=influences.__getitem__)
+    assert f"| {best + 1} | {influences[best]:.4f} | kept |" in output
+    state = torch.load(folder / "one.pt", weights_only=True)
+    assert state["cfg"]["model"]["decoder_layers"] == 1 == state["cfg"]["model"]["encoder_layers"]
+    whole = torch.load(folder / "whisper.pt", weights_only=True)["model"]
+    name = "decoder.layers.{}.fc1.weight"
+    assert torch.equal(state["model"][name.format(0)], whole[name.format(best)])
+    assert name.format(1) not in state["model"]
+
+
+def test_a_deltalm_is_cut_with_its_dictionary(prune_vocab, folder):
+    code, _, errors = prune_vocab(*DELTALM, "--heldout", "train.de", "--out", "de")
+    assert code == 0, errors
+    small = Vocabulary.load(folder / "de" / "spm.model", folder / "de" / "dict.txt")
+    weights = torch.load(folder / "de" / "deltalm.pt", weights_only=True)["weights"]
+    assert len(weights["tgt_embedding.embed_tokens.weight"]) == len(small) < 25
+    assert small.decode(small.encode("laufen")) == "laufen"
+    report = json.loads((folder / "de" / "report.json").read_text())
+    assert report["corpus"]["texts whose tokens all stay"] == 1 > report["held out"]["tokens that stay"] > 0
+
+
+def test_a_trained_translation_model_translates_with_the_vocabulary_of_its_corpus(
+    prune_vocab, forks, trained, prepared_data, folder
+):
+    """Greedy search gives the same translations; the vocabulary in the checkpoint is the small one."""
+    shutil.copy(trained, folder / "st.pt")
+    code, _, errors = prune_vocab(
+        "--checkpoint", "st.pt", "--text", prepared_data / "train.tsv", "--out", "st-small"
+    )
+    assert code == 0, errors
+    audio = sorted((prepared_data.parent).rglob("*.wav")) or sorted(folder.rglob("*.wav"))
+    outputs = [
+        forks.run(
+            *(SCRIPTS / "translate.py", "--beam", 1, "--checkpoint", checkpoint, *audio[:3]), cwd=folder
+        )
+        for checkpoint in ("st.pt", "st-small/st.pt")
+    ]
+    assert outputs[0][0] == outputs[1][0] == 0, outputs
+    assert outputs[0][1] == outputs[1][1]
+
+
+BAD = {
+    "vocab: no text": ("vocab", [*WHISPER, "--text", "empty.txt"], "empty.txt: the corpus has no text"),
+    "vocab: no file": ("vocab", [*WHISPER, "--text", "none.txt"], "none.txt: no such file"),
+    "vocab: no column": (
+        "vocab",
+        [*WHISPER, "--columns", "text"],
+        "data/train.tsv: expected a column text, found id, audio",
+    ),
+    "vocab: other weights": (
+        "vocab",
+        [*DELTALM, "--checkpoint", "other.pt"],
+        "other.pt: weights and tokenizer do not fit: src_embedding.embed_tokens.weight has 24 rows",
+    ),
+    "vocab: no vocabulary": (
+        "vocab",
+        ["--checkpoint", "deltalm.pt", "--text", "val.de"],
+        "deltalm.pt: holds no vocabulary, expected --spm-model and --dict",
+    ),
+    "vocab: two vocabularies": (
+        "vocab",
+        [*WHISPER, "--spm-model", "spm.model", "--dict", "dict.txt"],
+        "whisper.pt: holds its vocabulary",
+    ),
+    "layers: out of range": ("layers", ["--decoder", "2,4"], "--decoder: found layer 4, expected"),
+    "layers: no layer 0": ("layers", ["--decoder", "0"], "--decoder: found layer 0, expected"),
+    "layers: twice": ("layers", ["--decoder", "2,2"], "--decoder: found '2,2', expected"),
+    "layers: no numbers": (
+        "layers",
+        ["--encoder", "last"],
+        "--encoder: found 'last', expected layers such as",
+    ),
+    "layers: too many": (
+        "layers",
+        ["--keep-decoder", "4"],
+        "--keep-decoder: found 4, expected at most its 3",
+    ),
+    "layers: no data": ("layers", ["--keep-decoder", "2"], "--keep-decoder needs --data"),
+    "layers: nothing to do": (
+        "layers",
+        [],
+        "expected --encoder, --decoder, --keep-encoder or --keep-decoder",
+    ),
+    "layers: no fairseq model": (
+        "layers",
+        ["--checkpoint", "deltalm.pt", "--decoder", "1"],
+        "expected whisper, hubert_deltalm or deltalm",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(case, prune_vocab, prune_layers, folder):
+    script, arguments, message = BAD[case]
+    if script == "vocab":
+        code, output, errors = prune_vocab(*arguments, "--out", "bad")
+    else:
+        code, output, errors = prune_layers("--checkpoint", "whisper.pt", *arguments, "--out", "bad")
+    assert code == 2 and output == "" and errors.count("\n") == 1
+    assert errors.startswith("error: ") and message in errors
+    assert not list(folder.glob("*bad*"))
