@@ -1,4 +1,4 @@
-"""Whisper for ONNX Runtime: an encoder that reads a clip, a decoder that reads one token, and running both.
+"""Whisper for ONNX Runtime: an encoder that reads a clip, and a decoder that reads one token.
 
 The encoder gives the keys and values that the decoder's cross-attention looks at, so that they are computed once a
 clip; the decoder takes and gives the keys and values of the tokens so far. Batches of one: a device hears one command
@@ -11,16 +11,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchaudio
 from torch import Tensor, nn
 
 from fairseq_prune.checkpoints.extras import import_extra, quiet
-from fairseq_prune.modules.whisper import Cache, with_silence
+from fairseq_prune.checkpoints.whisper_runtime import (
+    CONFIG,
+    DECODER,
+    ENCODER,
+    FILTERS,
+    TOKENIZER,
+    WINDOW,
+    OnnxWhisper,
+)
+from fairseq_prune.modules.whisper import Cache
 from fairseq_prune.modules.whisper_generation import suppressed_tokens
 from fairseq_prune.modules.whisper_layers import KeysValues
 
 OPSET = 18
-CONFIG = "config.json"
-ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 QUANTIZED = ["MatMul", "Gemm", "Gather"]  # convolutions of 8 bits are slower than those of 32
 
 
@@ -41,7 +49,7 @@ class TokenDecoder(nn.Module):
     """A token (1, 1), keys and values of the encoder, and of the tokens before (layers, 1, heads, tokens, head dim).
 
     Returns:
-        logits (1, 1, vocabulary) of the next token, and keys and values with this token's.
+        logits (1, vocabulary) of the next token, and keys and values with this token's.
     """
 
     def __init__(self, model):
@@ -54,12 +62,13 @@ class TokenDecoder(nn.Module):
         memory = [KeysValues(*layer) for layer in zip(memory_keys, memory_values)]
         past = [KeysValues(*layer) for layer in zip(keys, values)]
         states, cache = self.decoder.decode(token, Cache(memory, None, past))
-        logits = self.decoder.output_layer(self.decoder.layer_norm(states[-1]))
+        # of two dimensions, which ONNX multiplies with the embedding as it lies: a third would have it transposed
+        logits = self.decoder.output_layer(self.decoder.layer_norm(states[-1])[:, 0])
         return logits, torch.stack([p.keys for p in cache.past]), torch.stack([p.values for p in cache.past])
 
 
 def export_onnx(model, task, out: Path, options) -> None:
-    """Write a folder with encoder.onnx, decoder.onnx, tokenizer.json and config.json for `OnnxWhisper`.
+    """Write a folder for `whisper_runtime.OnnxWhisper`: two graphs, tokenizer, mel filters, and what it must know.
 
     Args:
         model: `models.whisper.Whisper`, of whatever context.
@@ -91,74 +100,13 @@ def export_onnx(model, task, out: Path, options) -> None:
         "head_dim": model.decoder.layers[0].self_attn.head_dim,
     }
     (out / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-    (out / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    (out / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
+    np.save(out / FILTERS, _mel_filters(config["mel_bins"]))
     _compare(model, out, 1e-3)
     if getattr(options, "int8", False):
         for name in (ENCODER, DECODER):
             _quantize(out / name)
         _compare(model, out, 0.25)
-
-
-class OnnxWhisper:
-    """A folder of `export_onnx`, ready to generate.
-
-    Args:
-        folder: of the export.
-        threads: of ONNX Runtime; 0 leaves the choice to it.
-
-    Raises:
-        FileNotFoundError: the folder lacks a file.
-        ValueError: onnxruntime is missing.
-    """
-
-    def __init__(self, folder, threads: int = 0):
-        runtime, folder = import_extra("onnxruntime", "onnx"), Path(folder)
-        for name in (CONFIG, ENCODER, DECODER):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{folder / name}: no such file, expected a folder of scripts/export.py"
-                )
-        self.config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        providers = ["CPUExecutionProvider"]
-        self.encoder, self.decoder = (
-            runtime.InferenceSession(str(folder / name), options, providers) for name in (ENCODER, DECODER)
-        )
-
-    def encode(self, features: Tensor) -> dict[str, np.ndarray]:
-        """What the decoder needs of a clip's log-mel features (mel frames, mel bins)."""
-        features = features[None]
-        if self.config["audio_context"] == "30s":
-            features = with_silence(features, torch.tensor([features.size(1)]), self.config["mel_frames"])
-        keys, values = self.encoder.run(None, {"features": features.numpy()})
-        return {"memory_keys": keys, "memory_values": values}
-
-    def start(self) -> dict[str, np.ndarray]:
-        """The decoder's cache before the first token."""
-        shape = (self.config["decoder_layers"], 1, self.config["heads"], 0, self.config["head_dim"])
-        return {"keys": np.zeros(shape, np.float32), "values": np.zeros(shape, np.float32)}
-
-    def step(self, token: int, memory: dict, cache: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Logits (vocabulary,) of what follows a token, and the cache with it."""
-        logits, keys, values = self.decoder.run(None, {"token": np.array([[token]]), **memory, **cache})
-        return logits[0, 0], {"keys": keys, "values": values}
-
-    def generate(self, features: Tensor, max_tokens: int = 200) -> list[int]:
-        """Greedy token ids of a clip's log-mel features (mel frames, mel bins), without prefix and end."""
-        config, memory, cache = self.config, self.encode(features), self.start()
-        for token in config["prefix"]:
-            logits, cache = self.step(token, memory, cache)
-        logits[config["suppressed_first"]] = -np.inf
-        text = []
-        for _ in range(min(max_tokens, config["max_tokens"] - len(config["prefix"]))):
-            logits[config["suppressed"]] = -np.inf
-            token = int(logits.argmax())
-            if token == config["end"]:
-                break
-            text.append(token)
-            logits, cache = self.step(token, memory, cache)
-        return text
 
 
 def _write_graphs(model, out: Path) -> None:
@@ -197,13 +145,26 @@ def _write_graphs(model, out: Path) -> None:
             )
 
 
+def _mel_filters(mel_bins: int) -> np.ndarray:
+    """(frequencies, mel bins), as in data/log_mel.py."""
+    filters = torchaudio.functional.melscale_fbanks(
+        WINDOW // 2 + 1, 0.0, 8000.0, mel_bins, 16000, norm="slaney", mel_scale="slaney"
+    )
+    return filters.numpy()
+
+
 def _quantize(path: Path) -> None:
-    quantization = import_extra("onnxruntime.quantization", "onnx")
-    full = path.with_suffix(".float32")
-    path.rename(full)
+    onnx, quantization = import_extra("onnx", "onnx"), import_extra("onnxruntime.quantization", "onnx")
+    model = onnx.load(path)
+    tables = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "Gemm" and node.input[1] in tables]:
+        # the library turns the weight of a Gemm around in place, which would spoil the embedding of the same name
+        own = onnx.TensorProto()
+        own.CopyFrom(tables[node.input[1]])
+        own.name = node.input[1] = f"{node.input[1]}.projection"
+        model.graph.initializer.append(own)
     with quiet():
-        quantization.quantize_dynamic(str(full), str(path), op_types_to_quantize=QUANTIZED, per_channel=True)
-    full.unlink()
+        quantization.quantize_dynamic(model, str(path), op_types_to_quantize=QUANTIZED, per_channel=True)
 
 
 @torch.no_grad()
@@ -216,7 +177,7 @@ def _compare(model, folder: Path, tolerance: float) -> None:
     tokens = torch.randint(model.decoder.embed_tokens.num_embeddings, (8,), generator=generator)
     encoded = model.encoder(features[None], torch.tensor([len(features)]))
     expected = model.decoder(tokens[None], encoded)[0][0]
-    memory, cache, found = runner.encode(features), runner.start(), []
+    memory, cache, found = runner.encode(features.numpy()), runner.start(), []
     for token in tokens.tolist():
         logits, cache = runner.step(token, memory, cache)
         found.append(torch.from_numpy(logits.copy()))

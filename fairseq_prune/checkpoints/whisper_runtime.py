@@ -1,0 +1,115 @@
+"""Running what scripts/export.py --format onnx wrote, with numpy and ONNX Runtime alone.
+
+This file needs nothing else of the package, nor torch: copy it to the device, beside the exported folder.
+
+    texts = OnnxWhisper("exported").text(samples)            samples: (samples,) at 16 kHz in [-1, 1]
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+CONFIG, ENCODER, DECODER = "config.json", "encoder.onnx", "decoder.onnx"
+TOKENIZER, FILTERS = "tokenizer.json", "mel_filters.npy"
+WINDOW, HOP = 400, 160  # samples: 25 and 10 ms
+SILENCE_BELOW_MAXIMUM, LOWEST_FEATURE = 2.0, -1.5  # as in modules/whisper.py
+
+
+class OnnxWhisper:
+    """A Whisper in ONNX Runtime that generates greedily, a clip at a time.
+
+    Args:
+        folder: of the export.
+        threads: of ONNX Runtime; 0 leaves the choice to it.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file.
+        ValueError: there is no onnxruntime.
+    """
+
+    def __init__(self, folder, threads: int = 0):
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ValueError(f"onnxruntime cannot be used ({error}): pip install onnxruntime") from None
+        self.folder = Path(folder)
+        for name in (CONFIG, ENCODER, DECODER, TOKENIZER, FILTERS):
+            if not (self.folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{self.folder / name}: no such file, expected a folder of scripts/export.py"
+                )
+        self.config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        self.filters = np.load(self.folder / FILTERS)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.encoder, self.decoder = (
+            onnxruntime.InferenceSession(str(self.folder / name), options, ["CPUExecutionProvider"])
+            for name in (ENCODER, DECODER)
+        )
+        self._tokenizer = None
+
+    def features(self, waveform: np.ndarray) -> np.ndarray:
+        """Log-mel features (mel frames, mel bins) of (samples,), the same as `data.log_mel.log_mel`.
+
+        Raises:
+            ValueError: the clip is longer than the model's context.
+        """
+        longest = self.config["mel_frames"] * HOP
+        if len(waveform) > longest:
+            raise ValueError(
+                f"found {len(waveform) / 16000:.2f} s of audio, expected at most {longest / 16000:.2f} s"
+            )
+        frames = min((len(waveform) + WINDOW // 2 - 2) // HOP + 1, self.config["mel_frames"])
+        length = min(frames * HOP + WINDOW // 2, longest)
+        padded = np.pad(np.pad(waveform, (0, length - len(waveform))), WINDOW // 2, mode="reflect")
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[: frames * HOP : HOP]
+        power = np.abs(np.fft.rfft(windows * window)) ** 2
+        energies = np.log10(np.maximum(power @ self.filters, 1e-10))
+        return ((np.maximum(energies, energies.max() - 8) + 4) / 4).astype(np.float32)
+
+    def encode(self, features: np.ndarray) -> dict[str, np.ndarray]:
+        """What the decoder needs of a clip's features (mel frames, mel bins)."""
+        features = np.asarray(features)
+        if self.config["audio_context"] == "30s":
+            silence = max(features.max() - SILENCE_BELOW_MAXIMUM, LOWEST_FEATURE)
+            missing = self.config["mel_frames"] - len(features)
+            features = np.pad(features, ((0, missing), (0, 0)), constant_values=silence)
+        keys, values = self.encoder.run(None, {"features": features[None]})
+        return {"memory_keys": keys, "memory_values": values}
+
+    def start(self) -> dict[str, np.ndarray]:
+        """The decoder's cache before the first token."""
+        shape = (self.config["decoder_layers"], 1, self.config["heads"], 0, self.config["head_dim"])
+        return {"keys": np.zeros(shape, np.float32), "values": np.zeros(shape, np.float32)}
+
+    def step(self, token: int, memory: dict, cache: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Logits (vocabulary,) of what follows a token, and the cache with it."""
+        logits, keys, values = self.decoder.run(None, {"token": np.array([[token]]), **memory, **cache})
+        return logits[0], {"keys": keys, "values": values}
+
+    def generate(self, features: np.ndarray, max_tokens: int = 200) -> list[int]:
+        """Greedy token ids of a clip's features (mel frames, mel bins), without prefix and end."""
+        config, memory, cache = self.config, self.encode(features), self.start()
+        for token in config["prefix"]:
+            logits, cache = self.step(token, memory, cache)
+        logits[config["suppressed_first"]] = -np.inf
+        text = []
+        while True:
+            logits[config["suppressed"]] = -np.inf
+            token = int(logits.argmax())
+            if token == config["end"]:
+                return text
+            text.append(token)
+            if len(text) == min(max_tokens, config["max_tokens"] - len(config["prefix"])):
+                return text
+            logits, cache = self.step(token, memory, cache)
+
+    def text(self, waveform: np.ndarray, max_tokens: int = 200) -> str:
+        """The text of (samples,) at 16 kHz in [-1, 1]; needs the library tokenizers."""
+        if self._tokenizer is None:
+            from tokenizers import Tokenizer
+
+            self._tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
+        return self._tokenizer.decode(self.generate(self.features(waveform), max_tokens))
