@@ -104,9 +104,11 @@ def _smallest_left_out(tensors: list[Tensor], sparsity: float) -> list[Tensor]:
     for tensor in tensors:
         bits = _magnitude_bits(tensor)
         mask = bits > threshold
-        equal = (bits == threshold).view(-1).nonzero().view(-1)
-        mask.view(-1)[equal[ties:]] = True
-        ties = max(0, ties - len(equal))
+        equal = bits == threshold
+        found = int(equal.count_nonzero())
+        if found > ties:
+            mask.view(-1)[equal.view(-1).nonzero().view(-1)[ties:]] = True
+        ties = max(0, ties - found)
         masks.append(mask)
     return masks
 
@@ -138,7 +140,7 @@ def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> None:
     """Set to zero, in place, what ``masks`` leave out."""
     with torch.no_grad():
         for name, mask in masks.items():
-            weights[name].masked_fill_(~mask, 0)
+            weights[name].mul_(mask).add_(0.0)  # without the addition there would be -0.0
 
 
 def check_masks(weights: Mapping[str, Tensor], masks: Masks, where="the mask") -> None:
@@ -160,7 +162,7 @@ def check_masks(weights: Mapping[str, Tensor], masks: Masks, where="the mask") -
 
 def sparsity_of(masks: Masks) -> float:
     """The share of weights that masks leave out."""
-    kept = sum(int(mask.sum()) for mask in masks.values())
+    kept = sum(int(mask.count_nonzero()) for mask in masks.values())
     return 1 - kept / sum(mask.numel() for mask in masks.values())
 
 
@@ -171,8 +173,8 @@ def overlap(first: Masks, second: Masks) -> float:
         ValueError: masks of other parameters.
     """
     pairs = _pairs(first, second)
-    either = sum(int((a | b).sum()) for a, b in pairs)
-    return sum(int((a & b).sum()) for a, b in pairs) / either if either else 1.0
+    either = sum(int((a | b).count_nonzero()) for a, b in pairs)
+    return sum(int((a & b).count_nonzero()) for a, b in pairs) / either if either else 1.0
 
 
 def agreement(first: Masks, second: Masks) -> float:
@@ -182,7 +184,7 @@ def agreement(first: Masks, second: Masks) -> float:
         ValueError: masks of other parameters.
     """
     pairs = _pairs(first, second)
-    return sum(int((a == b).sum()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
+    return sum(int((a == b).count_nonzero()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
 
 
 def _pairs(first: Masks, second: Masks) -> list[tuple[Tensor, Tensor]]:
@@ -193,8 +195,8 @@ def _pairs(first: Masks, second: Masks) -> list[tuple[Tensor, Tensor]]:
 
 def revived(before: Masks, after: Masks) -> float:
     """Of the weights that ``before`` leaves out, the share that ``after`` keeps."""
-    out = sum(int((~mask).sum()) for mask in before.values())
-    back = sum(int((~mask & after[name].to(mask.device)).sum()) for name, mask in before.items())
+    out = sum(int((~mask).count_nonzero()) for mask in before.values())
+    back = sum(int((~mask & after[name].to(mask.device)).count_nonzero()) for name, mask in before.items())
     return back / out if out else 0.0
 
 

@@ -179,7 +179,7 @@ class MagnitudePruner:
             return
         with torch.no_grad():
             for name, mask in self.masks.items():
-                self._grown[name] = self.parameters[name].masked_fill(mask, 0)
+                self._grown[name] = self.parameters[name] * ~mask
         self._mask(self.parameters)
         self._in_update = False
 
