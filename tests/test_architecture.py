@@ -26,6 +26,7 @@ ARROWS = {
     "modules": {"pruning"},
     "data": set(),
     "optim": set(),
+    "benchmarks": {"pruning", "modules", "data", "checkpoints", "models", "inference"},
     "checkpoints": {"pruning", "modules"},
     "models": {"pruning", "modules", "data", "checkpoints", "optim"},
     "tasks": {"pruning", "modules", "data", "checkpoints"},

@@ -83,6 +83,12 @@ class TokenPrunedHubert(HubertModel):
         """Called by fairseq's trainer before each update and when a checkpoint is loaded."""
         self.num_updates = num_updates
 
+    def make_generation_fast_(self, **kwargs) -> None:
+        """Called by fairseq before generation, when weight norm is folded; also folds it in an encoder alone."""
+        if not kwargs:
+            super().make_generation_fast_()
+        onednn.channels_last_(self)
+
     def forward_features(self, source: Tensor, lengths: Optional[Sequence[int]] = None) -> Tensor:
         """(batch, samples) -> (batch, channels, frames)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.feature_grad_mult > 0):

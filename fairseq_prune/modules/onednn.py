@@ -17,7 +17,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from fairseq_prune.compat import cpu_autocast_is_on, is_traced
 
-# from as many frames on, attention head by head is faster than torch's (2 cores)
+# from as many frames on, attention head by head is faster than all heads at once, and than torch's own
 ATTENTION_FRAMES = 256
 # rows of one head's softmax that are held at once: memory grows linearly with the frames
 QUERY_BLOCK = 512
@@ -104,6 +104,14 @@ def folded_weight(conv: nn.Conv1d) -> Optional[Tensor]:
     return conv.weight
 
 
+def channels_last_(module: nn.Module) -> None:
+    """Lay the weights of convolutions out as `convolution` wants them, which else copies them at every call."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv1d) and not conv._forward_pre_hooks:
+            weight = conv.weight.data.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+            conv.weight.data = weight.squeeze(2)
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -112,13 +120,15 @@ def attention(
     bias: Optional[Tensor] = None,
     scored: bool = False,
 ) -> tuple[Tensor, Optional[Tensor]]:
-    """Softmax attention by utterance, head and block of queries, where `applies_to`; padding costs nothing.
+    """Softmax attention by utterance, where `applies_to`; padding costs nothing.
 
     Args:
         query, key, value: (batch, frames, heads, head_dim), not scaled.
         lengths: valid frames of each utterance.
         bias: (batch, frames), added to the logits of each key.
         scored: also compute the attention received.
+
+    Long utterances are attended to head by head and in blocks of queries; no more of the matrix is held at once.
 
     Returns:
         output (batch, frames, heads * head_dim), 0 on padding; and the attention received (batch, frames),
@@ -129,17 +139,37 @@ def attention(
     out = torch.zeros_like(query) if min(lengths) < frames else torch.empty_like(query)
     received = torch.zeros(batch, frames) if scored else None
     for row, length in enumerate(lengths):
-        for head in range(heads):
-            keys = key[row, :length, head].contiguous()
-            values = value[row, :length, head].t().contiguous()
-            for start in range(0, length, QUERY_BLOCK):
-                end = min(start + QUERY_BLOCK, length)
-                logits = product(query[row, start:end, head], keys)
-                if bias is not None:
-                    logits += bias[row, :length]
-                # float32 also in bfloat16, whose few digits would make importances tie
-                weights = logits.softmax(-1, dtype=torch.float32)
-                if scored:
-                    received[row, :length] += weights.sum(0)
-                out[row, start:end, head] = product(weights.to(values.dtype), values)
+        valid = row, slice(length)
+        states = (
+            tensor[valid].transpose(0, 1) for tensor in (query, key, value, out)
+        )  # (heads, frames, head_dim)
+        attend = _attend_by_head if length >= ATTENTION_FRAMES else _attend_at_once
+        attend(*states, None if bias is None else bias[valid], received[valid] if scored else None)
     return out.flatten(2), received / heads if scored else None
+
+
+def _attend_at_once(
+    query: Tensor, key: Tensor, value: Tensor, out: Tensor, bias: Optional[Tensor], received: Optional[Tensor]
+) -> None:
+    weights = _softmax(query @ key.transpose(1, 2), bias)
+    if received is not None:
+        received += weights.sum((0, 1))
+    out.copy_(weights.to(value.dtype) @ value)
+
+
+def _attend_by_head(
+    query: Tensor, key: Tensor, value: Tensor, out: Tensor, bias: Optional[Tensor], received: Optional[Tensor]
+) -> None:
+    for head_query, head_key, head_value, head_out in zip(query, key, value, out):
+        head_key, head_value = head_key.contiguous(), head_value.t().contiguous()
+        for start in range(0, len(head_query), QUERY_BLOCK):
+            rows = slice(start, start + QUERY_BLOCK)
+            weights = _softmax(product(head_query[rows], head_key), bias)
+            if received is not None:
+                received += weights.sum(0)
+            head_out[rows] = product(weights.to(head_value.dtype), head_value)
+
+
+def _softmax(logits: Tensor, bias: Optional[Tensor]) -> Tensor:
+    """In float32 also of bfloat16, whose few digits would make importances tie."""
+    return (logits if bias is None else logits + bias).softmax(-1, dtype=torch.float32)

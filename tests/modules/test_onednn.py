@@ -95,8 +95,10 @@ def test_bfloat16_stays_as_near_to_float32_as_torchs_own():
     assert distance(fast) < 1.5 * distance(slow) < 0.075
 
 
+@pytest.mark.parametrize("longest_at_once", [8, 30, 100])
 @pytest.mark.parametrize("lengths", [[40, 40], [40, 23]])
-def test_attention_and_its_scores_equal_the_reference(lengths):
+def test_attention_and_its_scores_equal_the_reference(lengths, longest_at_once, monkeypatch):
+    monkeypatch.setattr(onednn, "ATTENTION_FRAMES", longest_at_once)
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 40, 3, 8) for _ in range(3))
     padding = torch.arange(40) >= torch.tensor(lengths)[:, None]

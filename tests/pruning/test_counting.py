@@ -21,6 +21,7 @@ def test_hubert_equals_torchs_own_count(ratio, criterion):
     from fairseq.models.hubert import HubertConfig
 
     from fairseq_prune.modules.hubert import TokenPrunedHubert, TokenPruning
+    from fairseq_prune.modules.onednn import torchs_own
 
     cfg = HubertConfig(
         label_rate=50,
@@ -35,6 +36,6 @@ def test_hubert_equals_torchs_own_count(ratio, criterion):
     hubert = TokenPrunedHubert(cfg, TokenPruning([1.0, ratio, ratio], criterion)).eval()
     # the counter knows the plain attention, not the fused one for the CPU
     backend = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
-    with torch.no_grad(), backend, flop_counter.FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), torchs_own(), backend, flop_counter.FlopCounterMode(display=False) as counter:
         hubert(torch.randn(1, 32000), [32000])
     assert hubert.macs(32000)["total"] == counter.get_total_flops() // 2

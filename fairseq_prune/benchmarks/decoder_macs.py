@@ -1,0 +1,42 @@
+"""Multiply-accumulate operations of the adaptor and of beam search with DeltaLM's decoder, by stage."""
+
+from fairseq_prune.modules.convolution import ConvAdaptor
+from fairseq_prune.modules.deltalm import DeltaLMDecoder
+
+
+def adaptor_macs(adaptor: ConvAdaptor, frames: int) -> tuple[int, int]:
+    """MACs for one utterance of so many frames, and the frames that are left."""
+    if adaptor.linear is not None:
+        return frames * adaptor.linear.in_features * adaptor.linear.out_features, frames
+    macs = 0
+    for conv in adaptor.convs:
+        frames = (frames - 1) // adaptor.stride + 1
+        macs += frames * conv.weight.numel()
+    return macs, frames
+
+
+def beam_search_macs(decoder: DeltaLMDecoder, memory: int, steps: int, beam: int) -> dict[str, int]:
+    """MACs of ``steps`` steps of beam search for one utterance.
+
+    Args:
+        memory: frames of the encoder's output, whose keys and values fairseq projects for every beam.
+        steps: tokens, the end of the sentence included.
+        beam: hypotheses.
+
+    Returns:
+        under "decoder" and "output_projection".
+    """
+    macs = 0
+    for layer in decoder.layers:
+        own, cross = layer.self_attn, layer.encoder_attn
+        weights = [own.q_proj, own.k_proj, own.v_proj, own.out_proj, cross.q_proj, cross.out_proj]
+        weights += [layer.fc1, layer.fc2, layer.fc3, layer.fc4]
+        macs += steps * sum(linear.in_features * linear.out_features for linear in weights)
+        macs += memory * sum(p.in_features * p.out_features for p in (cross.k_proj, cross.v_proj))
+        # logits and weighted sums: with all tokens so far, and with the memory
+        macs += 2 * own.embed_dim * (steps * (steps + 1) // 2 + steps * memory)
+    projection = decoder.output_projection
+    return {
+        "decoder": beam * macs,
+        "output_projection": beam * steps * projection.in_features * projection.out_features,
+    }

@@ -1,0 +1,215 @@
+"""Building what a benchmark measures: our models and checkpoints, and those of others."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Optional
+
+import torch
+from fairseq import models
+from fairseq.data import Dictionary
+from fairseq.models.hubert import HubertModel
+from fairseq.sequence_generator import SequenceGenerator
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from fairseq_prune.benchmarks.baselines import PlainTokenPruning, fairseq_stages, others_hubert
+from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs
+from fairseq_prune.benchmarks.specs import ARCHITECTURES, Spec
+from fairseq_prune.benchmarks.stages import Stage
+from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert_architecture import build_encoder
+from fairseq_prune.checkpoints.loading import (
+    load_checkpoint_file,
+    load_state_dict_strictly,
+    model_and_task_options,
+)
+from fairseq_prune.inference import Translator
+from fairseq_prune.models.hubert_deltalm_config import HUBERT_FORMS, HubertDeltaLMConfig
+from fairseq_prune.modules import onednn
+from fairseq_prune.modules.frames import TokenPruning
+from fairseq_prune.modules.hubert import TokenPrunedHubert
+from fairseq_prune.pruning.schedules import layer_keep_ratios
+
+TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Entry:
+    """A model that is measured.
+
+    encode: (batch, samples) through the encoder. translate: (batch, samples), tokens -> beam search for so many
+    tokens, or None. macs: samples -> MACs of the encoder by stage, for one utterance. translation_macs: samples,
+    tokens, beam -> those of encoder and beam search, or None. stages: what is timed apart.
+    """
+
+    spec: Spec
+    module: nn.Module
+    encode: Callable[[Tensor], Any]
+    macs: Callable[[int], dict[str, int]]
+    stages: list[Stage]
+    translate: Optional[Callable[[Tensor, int], Any]] = None
+    translation_macs: Optional[Callable[[int, int, int], dict[str, int]]] = None
+
+    def parameters(self) -> int:
+        """Weights; those that layers share count once, and quantised ones as what they were."""
+        return sum(tensor.numel() for tensor in self._weights())
+
+    def megabytes(self) -> float:
+        """Size of the weights in memory, in 10^6 bytes."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._weights()) / 1e6
+
+    def _weights(self) -> list[Tensor]:
+        weights = {parameter.data_ptr(): parameter for parameter in self.module.parameters()}
+        for module in self.module.modules():
+            if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):
+                weights[id(module)] = module.weight()
+        return list(weights.values())
+
+
+def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
+    """Build or load the model of ``spec``, in evaluation mode on the device.
+
+    Raises:
+        FileNotFoundError, ValueError: no such checkpoint, or one that cannot be read; a dtype that the device or
+            the model does not do.
+    """
+    if spec.dtype == {"cpu": "float16"}.get(device.type, "int8"):
+        raise ValueError(f"{spec}: dtype {spec.dtype} does not run on {device.type}")
+    if spec.dtype == "int8" and spec.name in ("fairseq", "plain_pruning"):
+        raise ValueError(f"{spec}: fairseq's attention takes no quantised projections")
+    torch.manual_seed(0)
+    translates = spec.name == "hubert_deltalm"
+    if spec.name not in ARCHITECTURES:
+        checkpoint = load_checkpoint_file(spec.name, mmap=True) if not Path(spec.name).is_dir() else {}
+        task = model_and_task_options(checkpoint, spec.name)[1] if checkpoint else {}
+        translates = task.get("_name") == "speech_translation"
+    if translates:
+        entry = _translator(spec, beam)
+    elif spec.name in ("hubert_base", "plain_pruning") or spec.name not in ARCHITECTURES:
+        entry = _encoder(spec)
+    else:
+        entry = _baseline(spec)
+    entry.module.eval()
+    entry.module.requires_grad_(False).to(device)
+    if spec.dtype in TORCH_DTYPES:
+        entry.module.to(TORCH_DTYPES[spec.dtype])
+    elif spec.dtype == "int8":
+        torch.ao.quantization.quantize_dynamic(entry.module, {nn.Linear}, dtype=torch.qint8, inplace=True)
+    entry.encode = _in(spec, entry.encode)
+    entry.translate = entry.translate and _in(spec, entry.translate)
+    return entry
+
+
+def _in(spec: Spec, run: Callable) -> Callable:
+    """``run`` with the entry's kernels, on waveforms of its dtype."""
+
+    def call(waveforms: Tensor, *args):
+        kernels = onednn.torchs_own() if spec.kernels == "torch" else nullcontext()
+        with torch.inference_mode(), kernels:
+            return run(waveforms.to(TORCH_DTYPES.get(spec.dtype, torch.float32)), *args)
+
+    return call
+
+
+def _pruning(spec: Spec, layers: int) -> Optional[TokenPruning]:
+    """None where the spec says nothing of pruning."""
+    if spec.keeps is not None:
+        ratios = [float(ratio) for ratio in spec.keeps.split("/")]
+        return TokenPruning(layer_keep_ratios(layers, explicit=ratios))
+    return None if spec.keep is None else TokenPruning(layer_keep_ratios(layers, spec.keep, spec.start))
+
+
+def _base(kind: type[TokenPrunedHubert] = TokenPrunedHubert) -> TokenPrunedHubert:
+    return build_encoder({**HUBERT_FORMS["base"]}, kind=kind)
+
+
+def _encoder(spec: Spec) -> Entry:
+    if spec.name in ARCHITECTURES:
+        hubert = _base(PlainTokenPruning if spec.name == "plain_pruning" else TokenPrunedHubert)
+    else:
+        checkpoint = read_hubert(spec.name)
+        hubert = build_encoder(checkpoint.architecture)
+        load_state_dict_strictly(hubert, checkpoint.state_dict, spec.name)
+    hubert.pruning = _pruning(spec, len(hubert.encoder.layers)) or hubert.pruning
+    hubert.make_generation_fast_()
+    return Entry(spec, hubert, _encode(hubert), _macs(hubert), hubert_stages(hubert))
+
+
+def _encode(hubert: TokenPrunedHubert) -> Callable[[Tensor], Any]:
+    return lambda waveforms: hubert(waveforms, [waveforms.shape[1]] * len(waveforms))
+
+
+def _macs(hubert: TokenPrunedHubert) -> Callable[[int], dict[str, int]]:
+    return lambda samples: {stage: n for stage, n in hubert.macs(samples).items() if stage != "total"}
+
+
+def hubert_stages(hubert: TokenPrunedHubert) -> list[Stage]:
+    """Of our encoder, by the names that its MACs have; the first includes norms and all that is left."""
+    return [
+        Stage("positional", hubert),
+        Stage("extractor", hubert, "forward_features"),
+        Stage("feed_forward", hubert, "_layer"),
+        Stage("attention", hubert, "_attend"),
+    ]
+
+
+def _baseline(spec: Spec) -> Entry:
+    if spec.keep is not None or spec.keeps is not None:
+        raise ValueError(f"{spec}: {spec.name} drops no frames; plain_pruning does")
+    ours = _base()
+    if spec.name == "fairseq":
+        module = HubertModel(ours.cfg, SimpleNamespace(sample_rate=16000), [None])
+        module.load_state_dict(ours.state_dict(), strict=False)
+        module.remove_pretraining_modules()
+        stages = fairseq_stages(module)
+        return Entry(spec, module, lambda waveforms: module.extract_features(waveforms), _macs(ours), stages)
+    module, stages = others_hubert(spec.name, ours)
+    return Entry(spec, module, lambda waveforms: module(waveforms), _macs(ours), stages)
+
+
+def _translator(spec: Spec, beam: int) -> Entry:
+    if spec.name in ARCHITECTURES:
+        model, dictionary = _random_hubert_deltalm(spec)
+    else:
+        translator = Translator(spec.name, beam=beam)
+        model, dictionary = translator.model, translator.task.target_dictionary
+    model.make_generation_fast_()
+    hubert, decoder, adaptor = model.encoder.hubert, model.decoder, model.encoder.adaptor
+    hubert.pruning = _pruning(spec, len(hubert.encoder.layers)) or hubert.pruning
+    if model.encoder.text_encoder is not None:
+        raise ValueError(f"{spec}: has layers of DeltaLM's encoder, whose MACs are not counted here")
+
+    def translate(waveforms: Tensor, tokens: int) -> Any:
+        # as many tokens in all entries, whatever their weights say
+        generator = SequenceGenerator(
+            [model], dictionary, beam_size=beam, max_len_a=0, max_len_b=tokens, min_len=tokens
+        )
+        lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
+        return generator.generate([model], {"net_input": {"src_tokens": waveforms, "src_lengths": lengths}})
+
+    def translation_macs(samples: int, tokens: int, beam: int) -> dict[str, int]:
+        macs, memory = adaptor_macs(adaptor, hubert.frame_counts(samples)[-1])
+        steps = tokens + 1  # with the end of the sentence
+        return {**_macs(hubert)(samples), "adaptor": macs, **beam_search_macs(decoder, memory, steps, beam)}
+
+    stages = hubert_stages(hubert) + [
+        Stage("adaptor", adaptor),
+        Stage("decoder", decoder),
+        Stage("output_projection", decoder, "output_layer"),
+    ]
+    return Entry(spec, model, _encode(hubert), _macs(hubert), stages, translate, translation_macs)
+
+
+def _random_hubert_deltalm(spec: Spec) -> tuple[nn.Module, Dictionary]:
+    """HuBERT base, or the encoder that ``spec`` names, and DeltaLM base with random weights."""
+    dictionary = Dictionary()
+    for index in range(spec.vocabulary - len(dictionary)):
+        dictionary.add_symbol(f"piece{index}")
+    task = SimpleNamespace(target_dictionary=dictionary, transcript_dictionary=None, ctc_dictionary=None)
+    options = HubertDeltaLMConfig(hubert_path=spec.hubert)
+    cfg = OmegaConf.create({"model": OmegaConf.structured(options)}).model
+    cfg._name = "hubert_deltalm_base"
+    return models.build_model(cfg, task), dictionary

@@ -1,0 +1,75 @@
+"""What a row of a benchmark is: a name and options, as written on the command line."""
+
+from dataclasses import dataclass, fields
+from typing import Optional
+
+DTYPES = ("float32", "bfloat16", "float16", "int8")
+# random weights in the published sizes; hubert_deltalm translates, the others encode
+ARCHITECTURES = (
+    "hubert_base",
+    "hubert_deltalm",
+    "fairseq",
+    "transformers_eager",
+    "transformers_sdpa",
+    "torchaudio",
+    "plain_pruning",
+)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An entry: ``hubert_base,keep=0.7,dtype=bfloat16`` or ``out/checkpoint_best.pt,keep=0.8``.
+
+    name: one of ARCHITECTURES, a checkpoint of the task speech_translation, or anything that `read_hubert` reads.
+    keep: keep ratio of the layers from ``start`` (counted from 1) on; a checkpoint's own pruning by default.
+    keeps: keep ratios of all layers, separated by /; instead of ``keep``.
+    dtype: one of DTYPES.
+    kernels: "torch" leaves out oneDNN (`modules.onednn`).
+    vocabulary: target pieces of hubert_deltalm.
+    hubert: encoder of hubert_deltalm: what `read_hubert` reads; by default random weights of HuBERT base.
+    label: how reports call it.
+    """
+
+    name: str
+    keep: Optional[float] = None
+    start: int = 4
+    keeps: Optional[str] = None
+    dtype: str = "float32"
+    kernels: str = "onednn"
+    vocabulary: int = 250_001
+    hubert: Optional[str] = None
+    label: Optional[str] = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Spec":
+        """Raises ValueError at an unknown option, or a value that is none."""
+        name, *options = text.split(",")
+        kinds = {"keep": float, "start": int, "vocabulary": int}
+        known = [field.name for field in fields(cls)][1:]
+        values = {}
+        for option in options:
+            key, equals, value = option.partition("=")
+            if key not in known or not equals:
+                raise ValueError(f"{text}: found option {option!r}, expected {'=, '.join(known)}=")
+            try:
+                values[key] = kinds.get(key, str)(value)
+            except ValueError:
+                raise ValueError(f"{text}: found {option!r}, expected a number") from None
+        spec = cls(name, **values)
+        if spec.dtype not in DTYPES:
+            raise ValueError(f"{text}: found dtype {spec.dtype!r}, expected one of {', '.join(DTYPES)}")
+        if spec.kernels not in ("onednn", "torch"):
+            raise ValueError(f"{text}: found kernels {spec.kernels!r}, expected onednn or torch")
+        if spec.keep is not None and spec.keeps is not None:
+            raise ValueError(f"{text}: found keep and keeps, expected one of the two")
+        return spec
+
+    def __str__(self) -> str:
+        if self.label:
+            return self.label
+        options = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in fields(self)[1:]
+            if getattr(self, field.name) != field.default
+        ]
+        return ", ".join([self.name, *options])

@@ -1,0 +1,109 @@
+#!/usr/bin/env python
+"""Where the time goes: models side by side, by stage, length and batch size.
+
+    python scripts/benchmark.py fairseq torchaudio hubert_base hubert_base,keep=0.7 --out report
+    python scripts/benchmark.py hubert_deltalm hubert_deltalm,keep=0.7,dtype=int8 --tokens-per-second 3
+
+Entries are checkpoints (of the task speech_translation, or any HuBERT) or architectures with random weights of the
+published sizes: hubert_base, hubert_deltalm; and of others: fairseq, transformers_eager, transformers_sdpa,
+torchaudio, plain_pruning (token pruning as published). Options follow an entry's name: keep=0.7 (ratio of the layers
+from start=4 on) or keeps=1/1/0.8/..., dtype=bfloat16, float16 (GPU) or int8 (CPU, linear layers), kernels=torch
+(without oneDNN), vocabulary=15000 and hubert=pruned.pt (both of hubert_deltalm), label=name.
+
+In every round all entries take turns, so that ratios hold on a machine that does other things. The audio is noise.
+"""
+
+import argparse
+import platform
+from pathlib import Path
+
+import torch
+from _cli import positive, run
+from tqdm import tqdm
+
+from fairseq_prune.benchmarks.entries import build_entry
+from fairseq_prune.benchmarks.measure import Setting, measure, peak_memory
+from fairseq_prune.benchmarks.report import write_report
+from fairseq_prune.benchmarks.specs import Spec
+
+
+def settings_of(args):
+    """The lengths and batch sizes that the options ask for."""
+    return [
+        Setting(seconds, batch, round(args.tokens_per_second * seconds))
+        for batch in args.batch_sizes
+        for seconds in args.seconds
+    ]
+
+
+def machine(device, threads):
+    """What the figures were taken on."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor()
+    return f"{name}, {threads} thread{'s' * (threads > 1)}, torch {torch.__version__}"
+
+
+def main(args):
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    specs = [Spec.parse(text) for text in args.entries]
+    settings = settings_of(args)
+    entries = [build_entry(spec, device, args.beam) for spec in specs]
+    measured = []
+    clock = dict(processor=args.processor_time, stage_rounds=args.stage_rounds)
+    turns = measure(entries, settings, device, args.rounds, args.beam, **clock)
+    for group in tqdm(turns, desc="timing", total=len(settings), unit="setting"):
+        measured.append(group)
+    del entries
+    if args.memory:
+        for i, spec in enumerate(tqdm(specs, desc="memory", unit="model")):
+            peaks = peak_memory(spec, settings, args.device, args.beam, args.threads)
+            for group, peak in zip(measured, peaks):
+                group[i].memory = peak
+    kind = "processor time" if args.processor_time else "wall-clock"
+    what = f"beam {args.beam}, {args.tokens_per_second:g} tokens/s" if args.tokens_per_second else "encoders"
+    about = f"{machine(device, args.threads)}; {what}; {args.rounds} rounds, {kind}."
+    print(write_report(measured, about, args.out, "benchmark"))
+    print(f"Written: {args.out}/benchmark.md, .json, .png")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.error = lambda message: parser.exit(2, f"error: {message}\n")
+    add = parser.add_argument
+    add("entries", nargs="+", metavar="ENTRY", help="checkpoint or architecture, with options: see above")
+    add("--seconds", type=positive(float), nargs="+", default=[1, 3, 10, 30], help="lengths of utterances")
+    add("--batch-sizes", type=positive(int), nargs="+", default=[1, 8], help="utterances at a time")
+    add(
+        "--tokens-per-second",
+        type=positive(float),
+        default=0,
+        help="translate by beam search into so many tokens; without it, encoders alone",
+    )
+    add("--beam", type=positive(int), default=5, help="beam size (default: 5)")
+    add("--rounds", type=positive(int), default=5, help="timed rounds (default: 5)")
+    add("--stage-rounds", type=positive(int), default=3, help="rounds in which stages are timed (default: 3)")
+    add(
+        "--memory", action="store_true", help="measure peak memory too, of each entry in a process of its own"
+    )
+    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add(
+        "--threads", type=positive(int), default=torch.get_num_threads(), help="of the CPU (default: torch's)"
+    )
+    add(
+        "--processor-time",
+        action="store_true",
+        help="instead of wall-clock; for busy machines, with --threads 1",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path("report"),
+        help="folder for benchmark.md, .json, .png (default: report)",
+    )
+    run(main, parser)

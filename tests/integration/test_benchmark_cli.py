@@ -1,0 +1,64 @@
+"""The benchmark as a program."""
+
+import json
+
+import matplotlib.image
+import pytest
+from command_lines import ROOT
+
+PRELOAD = "fairseq_prune.inference fairseq_prune.benchmarks.report"
+SCRIPT = ROOT / "scripts" / "benchmark.py"
+QUICK = [
+    "--seconds",
+    0.5,
+    "--batch-sizes",
+    1,
+    2,
+    "--rounds",
+    2,
+    "--stage-rounds",
+    1,
+    "--threads",
+    1,
+    "--beam",
+    2,
+]
+
+
+def test_a_benchmark_compares_checkpoints_and_settings(forks, trained, tmp_path):
+    entries = [trained, f"{trained},keep=0.5,start=1", f"{trained},dtype=bfloat16", f"{trained},dtype=int8"]
+    code, output, errors = forks.run(
+        SCRIPT, *entries, *QUICK, "--tokens-per-second", 10, "--out", "bench", cwd=tmp_path
+    )
+    assert code == 0, errors
+    assert (tmp_path / "bench" / "benchmark.md").read_text(encoding="utf-8") in output
+    groups = json.loads((tmp_path / "bench" / "benchmark.json").read_text(encoding="utf-8"))["measured"]
+    assert [group[0]["setting"]["batch"] for group in groups] == [1, 2]
+    for group in groups:
+        dense, pruned, half, integers = group
+        assert dense["setting"] == {"seconds": 0.5, "batch": group[0]["setting"]["batch"], "tokens": 5}
+        assert set(dense["macs"]) <= set(dense["stage_seconds"])
+        assert dense["speedup"] == 1 and dense["ideal"] == 1 < pruned["ideal"]
+        assert sum(pruned["macs"].values()) < sum(dense["macs"].values()) == sum(half["macs"].values())
+        assert half["megabytes"] < 0.6 * dense["megabytes"] and integers["megabytes"] < dense["megabytes"]
+        assert all(len(m["seconds"]) == 2 and min(m["seconds"]) > 0 for m in group)
+    one, two = (group[0]["macs"]["extractor"] for group in groups)
+    assert two == 2 * one
+    assert matplotlib.image.imread(tmp_path / "bench" / "benchmark.png").std() > 0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["hubert_base,keep=0"], "keep ratio: found 0.0"),
+        (["none.pt"], "none.pt"),
+        (["fairseq,keep=0.5"], "fairseq drops no frames"),
+        (["fairseq,dtype=int8"], "takes no quantised projections"),
+        (["hubert_base,dtype=float16"], "dtype float16 does not run on cpu"),
+        (["hubert_base", "--seconds", 0], "--seconds: found '0', expected a positive float"),
+    ],
+)
+def test_a_benchmark_refuses(arguments, message, forks, tmp_path):
+    code, output, errors = forks.run(SCRIPT, *arguments, cwd=tmp_path)
+    assert code == 2 and output == ""
+    assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
