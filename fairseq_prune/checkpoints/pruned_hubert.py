@@ -101,6 +101,7 @@ def save_pruned_hubert(encoder, path):
     architecture = architecture_of(encoder)
     options = {
         "_name": "pruned_hubert",
+        "hubert_path": None,
         "hubert_config": json.dumps(architecture),
         "encoder_embed_dim": architecture["encoder_embed_dim"],
     }
