@@ -22,7 +22,8 @@ class HubertDeltaLMConfig(FairseqDataclass):
     # ---- HuBERT
     hubert_path: Optional[str] = option(
         None,
-        "fairseq checkpoint or Hugging Face folder of HuBERT; without it, random weights of the sizes below",
+        "HuBERT or wav2vec 2.0: fairseq checkpoint, Hugging Face folder, or what scripts/compress_hubert.py wrote;"
+        " without it, random weights of the sizes below",
     )
     hubert_config: Optional[str] = option(
         None, "architecture of the encoder as JSON; filled in from --hubert-path and kept in our checkpoints"
