@@ -80,6 +80,8 @@ SAFE_GLOBALS = {
 
 # The legacy stack: torch 2.0.1 has no list of safe globals that one could extend.
 LEGACY = not hasattr(torch.serialization, "add_safe_globals")
+# torch 2.0 has no such product without an activation behind it
+HAS_ONEDNN_PRODUCTS = not LEGACY and torch.backends.mkldnn.is_available()
 
 
 def cpu_autocast_is_on():

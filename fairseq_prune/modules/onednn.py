@@ -2,7 +2,8 @@
 
 torch's own float32 `linear` is MKL's, which on AMD's processors takes twice the time; and `conv1d` keeps channels
 apart in memory, where oneDNN wants them side by side. Nothing is cached, so that weights may change at any time.
-There are no gradients: where these are wanted, and on other devices, the functions here call torch's.
+There are no gradients: where these are wanted, on other devices and on the legacy stack, the functions here call
+torch's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from fairseq.modules import gelu
 from torch import Tensor, nn
 from torch.nn.utils.weight_norm import WeightNorm
 
-from fairseq_prune.compat import cpu_autocast_is_on, is_traced
+from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS, cpu_autocast_is_on, is_traced
 
 # from as many frames on, attention head by head is faster than all heads at once, and than torch's own
 ATTENTION_FRAMES = 256
@@ -38,12 +39,7 @@ def torchs_own() -> Iterator[None]:
 
 def applies_to(x: Tensor) -> bool:
     """Whether products with ``x`` go to oneDNN: on the CPU, in float32 or bfloat16, without gradients."""
-    if (
-        not _enabled
-        or x.device.type != "cpu"
-        or torch.is_grad_enabled()
-        or not torch.backends.mkldnn.is_available()
-    ):
+    if not _enabled or x.device.type != "cpu" or torch.is_grad_enabled() or not HAS_ONEDNN_PRODUCTS:
         return False
     if x.dtype == torch.bfloat16:
         if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
