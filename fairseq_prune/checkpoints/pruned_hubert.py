@@ -21,6 +21,19 @@ OUR_MODELS = {
     "wavlm": ("hubert_config", ""),
     "dphubert": ("student_config", "student."),
 }
+# options for training on, under the names of fairseq's HuBERT: fairseq's CTC models override what is in the file
+REGULARISATION = {
+    "dropout": 0.1,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.0,
+    "dropout_input": 0.0,
+    "encoder_layerdrop": 0.0,
+    "feature_grad_mult": 1.0,
+    "mask_prob": 0.0,
+    "mask_length": 10,
+    "mask_channel_prob": 0.0,
+    "mask_channel_length": 64,
+}
 GATE = re.compile(r"gates\.(\w+)\.\d+\.log_alpha")
 
 
@@ -104,6 +117,7 @@ def save_pruned_hubert(encoder, path):
         "hubert_path": None,
         "hubert_config": json.dumps(architecture),
         "encoder_embed_dim": architecture["encoder_embed_dim"],
+        **REGULARISATION,
     }
     task = {
         "_name": "audio_pretraining",

@@ -6,12 +6,12 @@ from typing import Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.models import register_model
-from fairseq.models.hubert import HubertConfig
 from torch import Tensor
 
 from fairseq_prune.checkpoints.hubert import read_hubert
-from fairseq_prune.checkpoints.hubert_architecture import ARCHITECTURE, build_encoder
+from fairseq_prune.checkpoints.hubert_architecture import build_encoder
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
+from fairseq_prune.checkpoints.pruned_hubert import REGULARISATION
 from fairseq_prune.models.deltalm import keep_in_checkpoint
 from fairseq_prune.models.options import option
 from fairseq_prune.modules.hubert import TokenPrunedHubert
@@ -32,25 +32,28 @@ class PrunedHubertConfig(FairseqDataclass):
         False,
         "let padding take part in the extractor's statistics, as fairseq does: results depend on the batch",
     )
-    # under the names of fairseq's HuBERT, which fairseq's CTC models set
-    dropout: float = option(0.1, "dropout in the transformer")
-    attention_dropout: float = option(0.1, "dropout of attention weights")
-    activation_dropout: float = option(0.0, "dropout inside feed-forward blocks")
-    dropout_input: float = option(0.0, "dropout of the features that enter the transformer")
-    encoder_layerdrop: float = option(0.0, "probability of leaving out a layer in training")
-    feature_grad_mult: float = option(1.0, "factor of the extractor's gradients; 0: it is not trained")
-    mask_prob: float = option(0.0, "share of frames masked in training, in spans")
-    mask_length: int = option(10, "length of a masked span, in frames")
-    mask_channel_prob: float = option(0.0, "share of feature channels masked in training, in spans")
-    mask_channel_length: int = option(64, "length of a masked span, in channels")
-
-
-# options that fairseq's HuBERT has too, but for those of its sizes
-REGULARISATION = [
-    name
-    for name in PrunedHubertConfig.__dataclass_fields__
-    if name in HubertConfig.__dataclass_fields__ and name not in ARCHITECTURE
-]
+    dropout: float = option(REGULARISATION["dropout"], "dropout in the transformer")
+    attention_dropout: float = option(REGULARISATION["attention_dropout"], "dropout of attention weights")
+    activation_dropout: float = option(
+        REGULARISATION["activation_dropout"], "dropout inside feed-forward blocks"
+    )
+    dropout_input: float = option(
+        REGULARISATION["dropout_input"], "dropout of the features that enter the transformer"
+    )
+    encoder_layerdrop: float = option(
+        REGULARISATION["encoder_layerdrop"], "probability of leaving out a layer in training"
+    )
+    feature_grad_mult: float = option(
+        REGULARISATION["feature_grad_mult"], "factor of the extractor's gradients; 0: it is not trained"
+    )
+    mask_prob: float = option(REGULARISATION["mask_prob"], "share of frames masked in training, in spans")
+    mask_length: int = option(REGULARISATION["mask_length"], "length of a masked span, in frames")
+    mask_channel_prob: float = option(
+        REGULARISATION["mask_channel_prob"], "share of feature channels masked in training, in spans"
+    )
+    mask_channel_length: int = option(
+        REGULARISATION["mask_channel_length"], "length of a masked span, in channels"
+    )
 
 
 @register_model("pruned_hubert", dataclass=PrunedHubertConfig)
