@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairseq_prune.checkpoints.dphubert_file import read_dphubert_file
 from fairseq_prune.checkpoints.hubert_architecture import check_architecture
 from fairseq_prune.checkpoints.huggingface_hubert import read_huggingface_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, model_and_task_options
 from fairseq_prune.checkpoints.pruned_hubert import OUR_MODELS, encoder_in
 
 KNOWN_KEY = re.compile(
-    r"mask_emb|(post_extract_proj|layer_norm|feature_extractor\.conv_layers\.\d+\.(0|2|2\.1)"
+    r"mask_emb|(post_extract_proj|layer_norm|feature_extractor\.conv_layers\.\d+\.(0|2|2\.1|scale)"
     r"|encoder\.(layer_norm|pos_conv\.[01]|layers\.\d+\.(self_attn\.[qkv]_proj|self_attn\.out_proj"
     r"|self_attn_layer_norm|fc1|fc2|final_layer_norm)))"
     r"\.(weight|bias|weight_g|weight_v|running_mean|running_var|num_batches_tracked)"
@@ -60,8 +61,8 @@ def read_hubert(path):
     """Read a HuBERT or wav2vec 2.0.
 
     Args:
-        path: checkpoint of fairseq, compressed encoder of ours (`pruned_hubert`, or `dphubert` without gates), or a
-            folder that `save_pretrained` of transformers wrote.
+        path: checkpoint of fairseq, compressed encoder of ours (`pruned_hubert`, or `dphubert` without gates), file
+            of the published DPHuBERT, or a folder that `save_pretrained` of transformers wrote.
 
     Returns:
         HubertCheckpoint
@@ -86,6 +87,8 @@ def read_hubert(path):
 
 def _read_fairseq(path):
     checkpoint = load_checkpoint_file(path, mmap=True)
+    if isinstance(checkpoint.get("config"), dict) and isinstance(checkpoint.get("state_dict"), dict):
+        return read_dphubert_file(checkpoint, path)
     weights = checkpoint.get("model")
     if not isinstance(weights, dict):
         raise ValueError(f"{path}: not a fairseq checkpoint: found {list(checkpoint)[:5]}, expected 'model'")

@@ -82,6 +82,10 @@ class GatedHubert(TokenPrunedHubert):
             "feed_forward_blocks": {i: min(1, size) for i, size in units.items()},
         }
         drops = dict(zip(Gating.__dataclass_fields__, astuple(gating or Gating())))
+        if self.shapes.channel_scale and drops["conv_channels"] is not None:
+            raise ValueError(
+                "the extractor's channels have factors already, as pruning left them: gate the others"
+            )
         self.gates = nn.ModuleDict(
             {
                 kind: nn.ModuleDict(

@@ -24,6 +24,7 @@ class HubertShapes:
     projection: a linear map leads from the extractor's channels to the transformer's width.
     relative_buckets: of WavLM's gated relative positions (`modules.relative_position`); 0: none.
     relative_distance: frames from which all of its positions share a bucket.
+    channel_scale: the extractor's last channels have factors, as in the published DPHuBERT files.
     """
 
     heads: Sequence[int]
@@ -32,6 +33,7 @@ class HubertShapes:
     projection: bool
     relative_buckets: int = 0
     relative_distance: int = 800
+    channel_scale: bool = False
 
     @classmethod
     def uniform(cls, cfg: HubertConfig, projection: bool) -> "HubertShapes":
@@ -71,8 +73,9 @@ class HubertShapes:
             raise ValueError(
                 f"pruned: relative_distance is {fields['relative_distance']!r}, expected more frames"
             )
-        if type(fields["projection"]) is not bool:
-            raise ValueError(f"pruned: projection is {fields['projection']!r}, expected true or false")
+        for name in ("projection", "channel_scale"):
+            if type(fields[name]) is not bool:
+                raise ValueError(f"pruned: {name} is {fields[name]!r}, expected true or false")
         return cls(**fields)
 
     def to_dict(self) -> dict[str, Union[int, bool, list[int]]]:
@@ -117,6 +120,18 @@ class OutputBias(nn.Module):
         return self.bias
 
 
+class ChannelScale(nn.Module):
+    """A factor for each channel."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, time), returned as such."""
+        return x * self.weight.unsqueeze(1)
+
+
 def without_units(cfg: HubertConfig) -> HubertConfig:
     """For what `apply_shapes` follows: blocks that it replaces need not be built in full before."""
     cfg = copy(cfg)
@@ -135,6 +150,9 @@ def apply_shapes(hubert: nn.Module, shapes: HubertShapes) -> None:
         hubert.post_extract_proj = nn.Linear(hubert.embed, dim)
     elif not shapes.projection and hubert.post_extract_proj is not None:
         raise ValueError(f"pruned: no projection, but {hubert.embed} channels before a width of {dim}")
+    if shapes.channel_scale:
+        last = hubert.feature_extractor.conv_layers[-1]
+        last.add_module("scale", ChannelScale(last[0].out_channels))
     for layer, heads, units in zip(hubert.encoder.layers, shapes.heads, shapes.units):
         attention = layer.self_attn
         if heads == 0:
