@@ -4,6 +4,7 @@ fairseq tells a model the number of updates before each update. What has to happ
 average is formed, the model validated and saved, is told by the trainer from here on (`after_update`).
 """
 
+import copy
 import functools
 import logging
 from dataclasses import dataclass
@@ -83,6 +84,19 @@ class MagnitudePruned:
             self.pruner = MagnitudePruner(parameters, plan, str(cfg.prune_scope), cfg.prune_seed)
             weights = sum(parameter.numel() for parameter in parameters.values())
             logger.info(f"pruning {len(parameters)} parameters with {weights:,} weights: {plan}")
+
+    def __deepcopy__(self, memo):
+        """A copy for fairseq's moving average (--store-ema), which fails on the weight norm of wav2vec 2.0.
+
+        That keeps its product as a tensor with a history, and makes it anew in every forward pass.
+        """
+        for module in self.modules():
+            for value in vars(module).values():
+                if isinstance(value, Tensor) and value.grad_fn is not None:
+                    memo[id(value)] = value.detach().clone()
+        memo[id(self)] = copied = self.__class__.__new__(self.__class__)
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq before each part of an update, and when a checkpoint is loaded."""
