@@ -52,10 +52,7 @@ class Entry:
     stages: list[Stage]
     translate: Optional[Callable[[Tensor, int], Any]] = None
     translation_macs: Optional[Callable[[int, int, int], dict[str, int]]] = None
-
-    def parameters(self) -> int:
-        """Weights; those that layers share count once, and quantised ones as what they were."""
-        return sum(tensor.numel() for tensor in self._weights())
+    parameters: int = 0  # weights that layers share count once
 
     def megabytes(self) -> float:
         """Size of the weights in memory, in 10^6 bytes."""
@@ -94,6 +91,7 @@ def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
         entry = _baseline(spec)
     entry.module.eval()
     entry.module.requires_grad_(False).to(device)
+    entry.parameters = sum(parameter.numel() for parameter in entry.module.parameters())
     if spec.dtype in TORCH_DTYPES:
         entry.module.to(TORCH_DTYPES[spec.dtype])
     elif spec.dtype == "int8":

@@ -136,7 +136,7 @@ def measure(
                 Measurement(
                     entry=str(entry.spec),
                     dtype=entry.spec.dtype,
-                    parameters=entry.parameters(),
+                    parameters=entry.parameters,
                     megabytes=entry.megabytes(),
                     setting=setting,
                     seconds=seconds[:, i].tolist(),
