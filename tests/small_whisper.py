@@ -46,8 +46,8 @@ def small_tokenizer() -> BPETokenizer:
     return BPETokenizer(tokenizer_json(), name="tokenizer.json")
 
 
-def huggingface_whisper(tokenizer=None, seed=0, **changes):
-    """transformers' model of `SIZES`; no norm is the identity and no bias zero."""
+def huggingface_whisper(tokenizer=None, seed=0, end=10, **changes):
+    """transformers' model of `SIZES`, no norm the identity, no bias zero; the higher ``end``, the shorter texts."""
     tokenizer = tokenizer or small_tokenizer()
     sizes = {**SIZES, **changes}
     torch.manual_seed(seed)
@@ -78,7 +78,7 @@ def huggingface_whisper(tokenizer=None, seed=0, **changes):
                 parameter.add_(torch.randn_like(parameter) * spread)
         # the end is likely everywhere, so that texts have different lengths
         decoder = model.model.decoder
-        decoder.embed_tokens.weight[tokenizer.dictionary.eos()] += decoder.layer_norm.bias * 10
+        decoder.embed_tokens.weight[tokenizer.dictionary.eos()] += decoder.layer_norm.bias * end
     return model
 
 

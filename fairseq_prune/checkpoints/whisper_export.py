@@ -240,6 +240,7 @@ def _greedy(model, task, features: Tensor) -> list[int]:
         first,
         beam_size=1,
         max_len_b=2 * COMPARED_TOKENS,
+        min_len=0,  # other libraries may end at once
     )
     sample = {"net_input": {"src_tokens": features, "src_lengths": torch.tensor([features.size(1)])}}
     return generator.generate([model], sample)[0][0]["tokens"].tolist()
