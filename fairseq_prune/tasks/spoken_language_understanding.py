@@ -274,8 +274,12 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
     # -- model and generation
 
     def build_model(self, cfg, from_checkpoint=False):
+        """The model; refuses one whose spectrograms are not the task's."""
         self.require_tokenizer()
         model = super().build_model(cfg, from_checkpoint)
+        bins = model.encoder.conv1.in_channels
+        if bins != self.cfg.mel_bins:
+            raise ValueError(f"--mel-bins {self.cfg.mel_bins}: the model takes {bins} mel bins")
         if str(self.cfg.eval_slu) != "none":
             self.sequence_generator = self.build_generator([model], self.eval_slu_args)
         return model

@@ -5,6 +5,7 @@ import pytest
 import soundfile
 import torch
 from fairseq.logging import metrics
+from omegaconf import OmegaConf
 from slu_corpus import LABELS, PARSES, small_task, small_whisper, tokenizer, write_data
 
 from fairseq_prune.data.log_mel import log_mel
@@ -140,5 +141,7 @@ def test_bad_options_are_refused(data):
         small_task().load_dataset("dev")
     with pytest.raises(ValueError, match="--eval-slu-args must be a JSON object"):
         small_task(data, eval_slu_args="beam=5")
+    with pytest.raises(ValueError, match="--mel-bins 128: the model takes 80 mel bins"):
+        small_task(data, mel_bins=128).build_model(OmegaConf.create(small_whisper()["cfg"]["model"]), True)
     with pytest.raises(ValueError, match="no utterance is left for training"):
         small_task(data, min_source_samples=10**6).load_dataset("train")
