@@ -15,7 +15,7 @@ from test_multi_process_cli import free_port
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.pruning.magnitude import TRANSFORMER_LAYERS
 
-PRELOAD = "fairseq_cli.hydra_train"  # and with it fairseq_cli.train
+PRELOAD = "fairseq_cli.hydra_train fairseq_prune"
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,8 @@ def test_a_sparsity_of_0_is_plain_fine_tuning_bit_for_bit(forks, corpus, tmp_pat
     assert_same_weights(last(tmp_path / "plain")["model"], last(tmp_path / "ours")["model"])
 
 
-def hydra(forks, corpus, cwd, model, **sections):
-    """Run fairseq-hydra-train; the lines that it logged."""
+def write_recipe(corpus, cwd, model, **sections):
+    """Write recipe.yaml; the arguments of fairseq-hydra-train."""
     recipe = {
         "common": {"user_dir": str(ROOT / "fairseq_prune"), "cpu": True},
         "task": {"_name": "audio_finetuning", "data": str(corpus / "data"), "labels": "ltr"},
@@ -125,7 +125,12 @@ def hydra(forks, corpus, cwd, model, **sections):
     for section, values in sections.items():
         recipe[section].update(values)
     (cwd / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    options = ["--config-dir", cwd, "--config-name", "recipe", "hydra.run.dir=."]
+    return ["--config-dir", cwd, "--config-name", "recipe", "hydra.run.dir=."]
+
+
+def hydra(forks, corpus, cwd, model, **sections):
+    """Run fairseq-hydra-train; the lines that it logged."""
+    options = write_recipe(corpus, cwd, model, **sections)
     code, output, errors = forks.run(BIN / "fairseq-hydra-train", *options, cwd=cwd)
     assert code == 0, errors[-3000:]
     return output + errors
@@ -201,6 +206,47 @@ def test_hubert_under_hydra_with_a_set_of_ones_own(forks, corpus, tmp_path):
     assert list(weights["magnitude_pruning"]["masks"]) == [
         f"w2v_encoder.w2v_model.encoder.layers.{layer}.fc{i}.weight" for layer in (0, 1) for i in (1, 2)
     ]
+
+
+def test_the_script_makes_of_a_checkpoint_what_is_used_after_training(forks, corpus, tmp_path):
+    train(
+        forks,
+        corpus,
+        tmp_path,
+        "--prune-sparsity 0.9 --max-update 2 --prune-interval 1 --no-epoch-checkpoints",
+    )
+
+    def sparsity(*words):
+        code, output, errors = forks.run(ROOT / "scripts" / "sparsity.py", *words, cwd=tmp_path)
+        assert code == 0, errors
+        return output
+
+    zeros_stated = f"{round(0.9 * SMALL_WEIGHTS):,} of {SMALL_WEIGHTS:,} weights are zero: sparsity 0.9000"
+    report = sparsity("report", "out/checkpoint_best.pt", "--csv", "s.csv", "--plot", "s.png")
+    assert zeros_stated in report and "stated sparsity 0.9000" in report
+    assert (
+        len((tmp_path / "s.csv").read_text().splitlines()) == 4 and (tmp_path / "s.png").stat().st_size > 5000
+    )
+    assert "loaded back" in sparsity("finalize", "out/checkpoint_best.pt", "--out", "final.pt")
+    assert "loaded back" in sparsity("finalize", "out/checkpoint_best.pt", "--out", "small.pt", "--compact")
+    assert (tmp_path / "small.pt").stat().st_size < (tmp_path / "final.pt").stat().st_size
+    assert zeros_stated in sparsity("report", "small.pt")
+    sparsity("finalize", "small.pt", "--out", "again.pt")
+    assert_same_weights(
+        *(load_checkpoint_file(tmp_path / name)["model"] for name in ("final.pt", "again.pt"))
+    )
+    assert re.search(r"all +1\.0000 +1\.0000", sparsity("overlap", "final.pt", "out/checkpoint_best.pt"))
+    sparsity("apply-mask", "final.pt", corpus / "w2v.pt", "--out", "sparse.pt")
+    found = re.search(r"([\d,]+) of [\d,]+ weights are zero", sparsity("report", "sparse.pt")).group(1)
+    assert int(found.replace(",", "")) >= round(0.9 * SMALL_WEIGHTS)  # biases there are zero by themselves
+    code, _, errors = forks.run(
+        ROOT / "scripts" / "sparsity.py",
+        "overlap",
+        "final.pt",
+        corpus / "data" / "dict.ltr.txt",
+        cwd=tmp_path,
+    )
+    assert code == 2 and errors.startswith("error: ") and "dict.ltr.txt: no checkpoint" in errors
 
 
 BAD = {
