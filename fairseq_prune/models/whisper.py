@@ -9,12 +9,13 @@ from torch import Tensor
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.checkpoints.whisper import read_whisper
 from fairseq_prune.models.deltalm import keep_in_checkpoint
+from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
 from fairseq_prune.models.options import option, with_default
 from fairseq_prune.modules.whisper import WhisperDecoder, WhisperEncoder, WhisperSettings
 
 
 @dataclass
-class WhisperConfig(WhisperSettings):
+class WhisperConfig(MagnitudePruningConfig, WhisperSettings):
     whisper_path: Optional[str] = option(
         None,
         "start from this checkpoint of a model whisper (scripts/import_whisper.py writes one), which then says the "
@@ -41,7 +42,7 @@ class WhisperSmallConfig(WhisperConfig):
 
 
 @register_model("whisper", dataclass=WhisperConfig)
-class Whisper(FairseqEncoderDecoderModel):
+class Whisper(MagnitudePruned, FairseqEncoderDecoderModel):
     """Log-mel encoder and text decoder of Whisper (Radford et al. 2022, arXiv 2212.04356)."""
 
     @classmethod
@@ -59,6 +60,8 @@ class Whisper(FairseqEncoderDecoderModel):
         model = cls(WhisperEncoder(cfg), WhisperDecoder(cfg, task.target_dictionary))
         if checkpoint is not None:
             load_state_dict_strictly(model, checkpoint.state_dict, checkpoint.path)
+        if cfg.prune_sparsity:
+            model.attach_pruner(cfg)
         return model
 
     def forward(self, src_tokens: Tensor, src_lengths: Tensor, prev_output_tokens: Tensor):

@@ -1,0 +1,106 @@
+from argparse import Namespace
+
+import pytest
+import torch
+import transformers
+from fairseq.dataclass.configs import FairseqConfig
+from fairseq.models import build_model
+from omegaconf import OmegaConf
+from small_whisper import SIZES, clips, huggingface_whisper, our_names, small_tokenizer
+
+from fairseq_prune.checkpoints.whisper import WhisperCheckpoint, read_whisper
+from fairseq_prune.models.whisper import WhisperConfig
+
+TOKENIZER = small_tokenizer()
+TASK = Namespace(target_dictionary=TOKENIZER.dictionary)
+# of OpenAI's model card: layers of encoder and of decoder, width, heads
+PUBLISHED = {"tiny": (4, 384, 6), "base": (6, 512, 8), "small": (12, 768, 12)}
+
+
+def build(name="whisper", meta=False, **options):
+    """The model that a configuration asks for, and the configuration that a checkpoint would keep."""
+    cfg = OmegaConf.create(
+        OmegaConf.to_container(OmegaConf.structured(FairseqConfig), resolve=True, enum_to_str=True)
+    )
+    cfg.model = {"_name": name, **options}
+    with torch.device("meta" if meta else "cpu"):
+        return build_model(cfg.model, TASK), cfg.model
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint of `SIZES` and its weights."""
+    weights = our_names(huggingface_whisper())
+    path = tmp_path / "whisper.pt"
+    torch.save(WhisperCheckpoint("here", SIZES, weights, TOKENIZER.to_json()).to_fairseq(), path)
+    return path, weights
+
+
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.0."), reason="sizes only; torch 2.0 cannot count without memory"
+)
+@pytest.mark.parametrize("name", ["tiny", "tiny_en", "base", "base_en", "small", "small_en"])
+def test_sizes_are_those_published(name):
+    layers, width, heads = PUBLISHED[name.split("_")[0]]
+    sides = {"layers": layers, "attention_heads": heads, "ffn_dim": 4 * width}
+    options = {
+        f"{side}_{option}": value for side in ("encoder", "decoder") for option, value in sides.items()
+    }
+    with torch.device("meta"):
+        config = transformers.WhisperConfig(
+            vocab_size=len(TOKENIZER), d_model=width, pad_token_id=0, **options
+        )
+        theirs = transformers.WhisperForConditionalGeneration(config)
+    model, _ = build(f"whisper_{name}", meta=True)
+    shapes = {key: value.shape for key, value in our_names(theirs).items()}
+    assert {key: value.shape for key, value in model.state_dict().items()} == shapes
+    assert model.encoder.layers[0].self_attn.num_heads == heads
+
+
+def test_training_starts_from_a_checkpoint_whose_sizes_it_takes(checkpoint):
+    path, weights = checkpoint
+    model, kept = build(whisper_path=str(path), dropout=0.1, audio_context="clip")
+    assert {name: kept[name] for name in SIZES} == SIZES
+    assert kept.whisper_path is None
+    assert model.encoder.audio_context == "clip" and model.decoder.layers[0].dropout == 0.1
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_what_a_checkpoint_keeps_builds_the_model_again(checkpoint):
+    path, weights = checkpoint
+    _, kept = build(whisper_path=str(path))
+    path.unlink()
+    again, _ = build(**{name: value for name, value in kept.items() if name != "_name"})
+    again.load_state_dict(weights)
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(checkpoint):
+    other = Namespace(target_dictionary=TOKENIZER.with_tokens(["[IN:A"]).dictionary)
+    rows = len(TOKENIZER)
+    with pytest.raises(
+        ValueError, match=rf"has embeddings of {rows} tokens, but the tokenizer has {rows + 1} tokens"
+    ):
+        build_model(OmegaConf.create({"_name": "whisper", "whisper_path": str(checkpoint[0])}), other)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    torch.save({"cfg": {"model": {"_name": "deltalm"}}, "model": {}}, tmp_path / "deltalm.pt")
+    with pytest.raises(ValueError, match="expected a checkpoint of a model whisper .* found model 'deltalm'"):
+        read_whisper(tmp_path / "deltalm.pt")
+
+
+def test_magnitude_pruning_takes_every_layer_of_both_sides(checkpoint):
+    model, _ = build(whisper_path=str(checkpoint[0]), prune_sparsity=0.5, prune_end_update=1)
+    layers = SIZES["encoder_layers"] + SIZES["decoder_layers"]
+    assert len(model.pruner.parameters) == layers * (2 * 6 - 1)  # weights and biases, but keys have no bias
+    model.pruner.after_update(0)
+    pruned = torch.cat([parameter.flatten() for parameter in model.pruner.parameters.values()])
+    assert (pruned == 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
+    logits, _ = model(*clips(50, 31), torch.zeros(2, 3, dtype=torch.long))
+    assert logits.isfinite().all()
+
+
+def test_without_pruning_options_there_is_no_pruner():
+    assert build(**SIZES)[0].pruner is None
+    assert WhisperConfig().prune_sparsity == 0
