@@ -7,9 +7,9 @@ Recordings of one speaker are joined to strings of digits.
                 in a talk. The source is the English digits, the target the German number of each pair, which
                 names the units before the tens: "four seven" becomes "siebenundvierzig", "zero seven" becomes
                 "null sieben". No string of a test split is in train.
---task asr      ROOT/{train,dev,test}.{tsv,ltr,wrd}, dict.ltr.txt and audio (FLAC, 16 kHz), as of LibriSpeech, for
-                fairseq's task audio_finetuning: strings of 1 to 4 digits, a file each. What is held out are
-                recordings; the short strings themselves recur.
+--task asr      ROOT/{train,dev,test}.{tsv,ltr,wrd}, dict.{ltr,wrd}.txt and audio (FLAC, 16 kHz), as of LibriSpeech,
+                for fairseq's task audio_finetuning with letters or words as labels: strings of 1 to 4 digits, a
+                file each. What is held out are recordings; the short strings themselves recur.
 
 Where a model of --task st is trained on utterances joined afresh (ConcatAugment), --train-pairs 1 6 adds short pieces;
 the joined strings may then by chance equal a string of a test split, which this file cannot rule out.
@@ -36,7 +36,7 @@ from fsdd import (
     read_waveform,
     split_recordings,
 )
-from german_numbers import english_digits, german_pairs
+from german_numbers import ENGLISH_DIGITS, english_digits, german_pairs
 from output_folder import complete_folder
 from tqdm import tqdm
 
@@ -177,6 +177,9 @@ def write_recognition(
         sizes[split] = layout.SplitSize(len(texts), len(texts), samples / SAMPLE_RATE)
     labels = [letter for letter in recognition.ENGLISH_LETTERS if counts[letter]]
     recognition.write_dictionary(folder / "dict.ltr.txt", labels, counts)
+    digits = Counter(digit for texts in strings.values() for string in texts for digit in string)
+    named = {ENGLISH_DIGITS[int(digit)].upper(): count for digit, count in sorted(digits.items())}
+    recognition.write_dictionary(folder / "dict.wrd.txt", named, Counter(named))
     return sizes
 
 
