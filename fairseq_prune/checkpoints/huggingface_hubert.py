@@ -5,6 +5,7 @@ import re
 
 import torch
 
+from fairseq_prune.checkpoints.hubert_architecture import check_architecture
 from fairseq_prune.checkpoints.huggingface_wavlm import (
     POSITION_MODULES,
     POSITION_PARAMETERS,
@@ -71,7 +72,10 @@ def read_huggingface_hubert(folder):
     kind = huggingface.get("model_type")
     if kind not in HEADS:
         raise ValueError(f"{folder / 'config.json'}: model_type is {kind!r}, expected {' or '.join(HEADS)}")
-    config = _fairseq_config(huggingface, folder / "config.json")
+    try:
+        config = check_architecture(_fairseq_config(huggingface))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from None
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise FileNotFoundError(f"{folder}: found no {' or '.join(WEIGHT_FILES)}")
@@ -108,21 +112,22 @@ def _read_json(path):
     return content
 
 
-def _fairseq_config(huggingface, path):
+def _fairseq_config(huggingface):
     for name, (default, fixed) in FIXED.items():
         value = huggingface.get(name, default)
         if value != fixed:
-            raise ValueError(f"{path}: {name} is {value!r}, but fairseq's HuBERT has {fixed!r}")
-    norm = _translate(huggingface, "feat_extract_norm", "group", CONV_NORMS, path)
+            raise ValueError(f"{name} is {value!r}, but fairseq's HuBERT has {fixed!r}")
+    norm = _translate(huggingface, "feat_extract_norm", "group", CONV_NORMS)
     channels = huggingface.get("conv_dim", [512] * 7)
     kernels = huggingface.get("conv_kernel", [10, 3, 3, 3, 3, 2, 2])
     strides = huggingface.get("conv_stride", [5, 2, 2, 2, 2, 2, 2])
-    if not len(channels) == len(kernels) == len(strides) > 0:
-        raise ValueError(f"{path}: conv_dim, conv_kernel and conv_stride differ in length")
+    lists = [channels, kernels, strides]
+    if not all(isinstance(sizes, list) and 0 < len(sizes) == len(channels) for sizes in lists):
+        raise ValueError(f"conv_dim, conv_kernel and conv_stride are {lists}, expected lists of one length")
     embed_dim = huggingface.get("hidden_size", 768)
     if channels[-1] == embed_dim:
         raise ValueError(
-            f"{path}: conv_dim ends with hidden_size ({embed_dim}); fairseq's HuBERT projects nothing then"
+            f"conv_dim ends with hidden_size ({embed_dim}); fairseq's HuBERT projects nothing then"
         )
     return {
         "extractor_mode": norm,
@@ -132,7 +137,7 @@ def _fairseq_config(huggingface, path):
         "encoder_embed_dim": embed_dim,
         "encoder_ffn_embed_dim": huggingface.get("intermediate_size", 3072),
         "encoder_attention_heads": huggingface.get("num_attention_heads", 12),
-        "activation_fn": _translate(huggingface, "hidden_act", "gelu", ACTIVATIONS, path),
+        "activation_fn": _translate(huggingface, "hidden_act", "gelu", ACTIVATIONS),
         "layer_type": "transformer",
         "layer_norm_first": huggingface.get("do_stable_layer_norm", False),
         "conv_pos": huggingface.get("num_conv_pos_embeddings", 128),
@@ -141,10 +146,10 @@ def _fairseq_config(huggingface, path):
     }
 
 
-def _translate(huggingface, name, default, choices, path):
+def _translate(huggingface, name, default, choices):
     value = huggingface.get(name, default)
     if value not in choices:
-        raise ValueError(f"{path}: {name} is {value!r}, fairseq's HuBERT has {' or '.join(choices)}")
+        raise ValueError(f"{name} is {value!r}, fairseq's HuBERT has {' or '.join(choices)}")
     return choices[value]
 
 

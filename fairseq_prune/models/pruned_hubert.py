@@ -103,7 +103,8 @@ class PrunedHubert(TokenPrunedHubert):
         Args:
             source: (batch, samples) at 16 kHz. padding_mask: (batch, samples), True on padding at the end.
             mask: mask spans of frames and channels.
-            output_layer: of a layer, counted from 1, before the last norm of pre-norm models; None: the last.
+            output_layer: of a layer, counted from 1, before the last norm of pre-norm models and without masks;
+                None: the last.
 
         Returns:
             (batch, frames, dim), and its padding mask (batch, frames) or None.

@@ -17,7 +17,7 @@ def cut_gates(gated: GatedHubert) -> TokenPrunedHubert:
     """The model that ``gated`` is in evaluation, without gates and without what they close.
 
     All outputs are the same but for rounding; values of gates are multiplied into weights, and the output biases
-    of blocks stay.
+    of blocks stay. It lies on the device of ``gated``, in its precision and mode.
 
     Raises:
         ValueError: as `GatedHubert.check_gates`.
@@ -37,8 +37,9 @@ def cut_gates(gated: GatedHubert) -> TokenPrunedHubert:
     )
     small = TokenPrunedHubert(cfg, gated.pruning, gated.normalize, gated.pad_invariant, shapes)
     weights = {**gated.state_dict(), **_cut_extractor(gated, masks, kept), **_cut_layers(gated, masks, kept)}
+    small = small.to(gated.mask_emb).train(gated.training)
     small.load_state_dict({name: weights[name] for name in small.state_dict()})
-    return small.train(gated.training)
+    return small
 
 
 def _cut_extractor(gated: GatedHubert, masks: Masks, kept: Masks) -> dict[str, Tensor]:

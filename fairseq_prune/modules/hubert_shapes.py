@@ -62,14 +62,10 @@ class HubertShapes:
                 raise ValueError(f"pruned: {name} has {len(sizes)} layers, expected {layers}")
         if type(fields["head_dim"]) is not int or fields["head_dim"] < 1:
             raise ValueError(f"pruned: head_dim is {fields['head_dim']!r}, expected 1 or more")
-        if type(fields["relative_buckets"]) is not int or fields["relative_buckets"] % 4:
-            raise ValueError(
-                f"pruned: relative_buckets is {fields['relative_buckets']!r}, expected a multiple of 4"
-            )
-        if (
-            type(fields["relative_distance"]) is not int
-            or fields["relative_distance"] * 4 <= fields["relative_buckets"]
-        ):
+        buckets = fields["relative_buckets"]
+        if type(buckets) is not int or buckets < 0 or buckets % 4:
+            raise ValueError(f"pruned: relative_buckets is {buckets!r}, expected 0 or a multiple of 4")
+        if type(fields["relative_distance"]) is not int or fields["relative_distance"] * 4 <= buckets:
             raise ValueError(
                 f"pruned: relative_distance is {fields['relative_distance']!r}, expected more frames"
             )

@@ -142,7 +142,12 @@ def test_normalisation_follows_the_kind_of_model_or_the_feature_extractor(tmp_pa
         ({"hidden_act": "silu"}, "hidden_act is 'silu', fairseq's HuBERT has gelu or gelu_new or relu"),
         ({"feat_extract_norm": "batch"}, "feat_extract_norm is 'batch', fairseq's HuBERT has group or layer"),
         ({"hidden_size": 12}, r"conv_dim ends with hidden_size \(12\)"),
-        ({"conv_stride": [5, 2]}, "conv_dim, conv_kernel and conv_stride differ in length"),
+        (
+            {"conv_stride": [5, 2]},
+            "conv_dim, conv_kernel and conv_stride are .* expected lists of one length",
+        ),
+        ({"conv_dim": 3}, r"conv_dim, conv_kernel and conv_stride are \[3, .* expected lists of one length"),
+        ({"num_attention_heads": 5}, "encoder_attention_heads is 5, not a divisor of 24"),
     ],
 )
 def test_what_fairseq_cannot_express_is_an_error(tmp_path, changes, message):

@@ -1,5 +1,7 @@
 """WavLM against transformers, alone, pruned and cut."""
 
+import json
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -119,6 +121,22 @@ def test_a_cut_wavlm_is_built_from_its_architecture(wavlm):
     built.load_state_dict(small.state_dict())
     waveform = torch.randn(1, SAMPLES)
     assert torch.equal(built(waveform, [SAMPLES]).x, small(waveform, [SAMPLES]).x)
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("num_attention_heads", 0, "config.json: encoder_attention_heads is 0, expected 1 or more"),
+        ("num_hidden_layers", "3", "config.json: encoder_layers is '3', expected 1 or more"),
+        ("num_buckets", -4, "relative_buckets is -4, expected 0 or a multiple of 4"),
+    ],
+)
+def test_a_size_that_is_none_is_named(tmp_path, name, value, message):
+    build(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, name: value}))
+    with pytest.raises(ValueError, match=message):
+        read_hubert(tmp_path)
 
 
 @torch.no_grad()

@@ -236,6 +236,16 @@ def test_counts_do_not_overflow_in_half_precision(half_dtype):
     assert out.dtype == half_dtype and out.isfinite().all()
 
 
+def test_what_is_cut_is_in_the_precision_of_what_it_was_cut_from():
+    gated = make_gated("large").double()
+    draw_gates(gated, 6)
+    small = cut_gates(gated)
+    assert {value.dtype for value in small.state_dict().values()} == {torch.float64}
+    for name, value in small.state_dict().items():  # none went through float32
+        if value.shape == gated.state_dict().get(name, value[:0]).shape:
+            assert torch.equal(value, gated.state_dict()[name])
+
+
 def test_a_stage_without_channels_is_an_error():
     gated = make_gated()
     close(gated, "conv_channels", 3)
@@ -305,6 +315,8 @@ SHAPES = HubertShapes([1, 1], [1, 1], 8, True).to_dict()
         ({**SHAPES, "units": [1, -1]}, "expected a list of sizes"),
         ({**SHAPES, "head_dim": 0}, "head_dim is 0"),
         ({**SHAPES, "projection": 1}, "projection is 1"),
+        ({**SHAPES, "relative_buckets": -4}, "relative_buckets is -4, expected 0 or a multiple of 4"),
+        ({**SHAPES, "relative_buckets": 8, "relative_distance": 2}, "relative_distance is 2"),
     ],
 )
 def test_shapes_that_are_none_are_refused(fields, message):
