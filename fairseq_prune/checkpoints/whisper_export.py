@@ -175,6 +175,9 @@ def _write_tokenizer(out: Path, task) -> None:
         "add_prefix_space": False,
         "model_max_length": 1024,
         **{f"{role}_token": end for role in ("bos", "eos", "unk", "pad")},
+        "additional_special_tokens": [
+            token["content"] for token in content["added_tokens"] if token["special"]
+        ],
         "added_tokens_decoder": {
             str(token["id"]): {flag: token[flag] for flag in flags} for token in content["added_tokens"]
         },

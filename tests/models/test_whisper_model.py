@@ -36,9 +36,6 @@ def checkpoint(tmp_path):
     return path, weights
 
 
-@pytest.mark.skipif(
-    torch.__version__.startswith("2.0."), reason="sizes only; torch 2.0 cannot count without memory"
-)
 @pytest.mark.parametrize("name", ["tiny", "tiny_en", "base", "base_en", "small", "small_en"])
 def test_sizes_are_those_published(name):
     layers, width, heads = PUBLISHED[name.split("_")[0]]
