@@ -4,7 +4,6 @@ The model is a protobuf message (sentencepiece_model.proto), of which only the l
 format is read here, since sentencepiece's own Python classes for it need protobuf, which it does not install.
 """
 
-import io
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -122,13 +121,11 @@ class SentencePieceVocabulary:
         # a message that comes again is merged into the first one
         size = _length_delimited(TRAINER_SPEC, _varint(VOCAB_SIZE << 3) + _varint(len(kept)))
         rebuilt = SentencePieceVocabulary(b"".join([*kept, *others, size]), [*symbols, *labels], self.name)
-        for label in labels:
-            if rebuilt.decode(rebuilt.encode([label])[0]) != label or label not in rebuilt._cut_out(label):
+        for row, label in enumerate(labels, start=len(symbols)):
+            [ids] = rebuilt.encode([label])
+            if row not in ids or rebuilt.decode(ids) != label:
                 raise ValueError(f"{self.name}: label {label!r} cannot be a symbol of a sentencepiece model")
         return rebuilt
-
-    def _cut_out(self, text):
-        return self.processor.encode(text, out_type=str)
 
     def dictionary(self) -> Dictionary:
         """The symbols as a fairseq dictionary."""
@@ -175,11 +172,11 @@ def _read_varint(message: bytes, place: int) -> tuple[int, int]:
 
 
 def _varint(value: int) -> bytes:
-    out = io.BytesIO()
+    out = bytearray()
     while value > 127:
-        out.write(bytes([value & 127 | 128]))
+        out.append(value & 127 | 128)
         value >>= 7
-    return out.getvalue() + bytes([value])
+    return bytes([*out, value])
 
 
 def _length_delimited(number: int, value: bytes) -> bytes:

@@ -78,3 +78,8 @@ def test_a_dictionary_of_another_model_is_refused():
 def test_another_file_is_refused():
     with pytest.raises(ValueError, match="expected a sentencepiece model"):
         SentencePieceVocabulary(b"no model", DENSE["char"].symbols)
+
+
+def test_a_label_that_would_come_back_changed_is_refused():
+    with pytest.raises(ValueError, match=r"label ' \[IN:x' cannot be a symbol"):
+        DENSE["unigram"].with_labels([" [IN:x"])
