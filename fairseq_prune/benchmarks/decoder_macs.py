@@ -19,24 +19,24 @@ def beam_search_macs(decoder: DeltaLMDecoder, memory: int, steps: int, beam: int
     """MACs of ``steps`` steps of beam search for one utterance.
 
     Args:
-        memory: frames of the encoder's output, whose keys and values fairseq projects for every beam.
+        memory: frames of the encoder's output, whose keys and values the beams share.
         steps: tokens, the end of the sentence included.
         beam: hypotheses.
 
     Returns:
         under "decoder" and "output_projection".
     """
-    macs = 0
+    macs = shared = 0
     for layer in decoder.layers:
         own, cross = layer.self_attn, layer.encoder_attn
         weights = [own.q_proj, own.k_proj, own.v_proj, own.out_proj, cross.q_proj, cross.out_proj]
         weights += [layer.fc1, layer.fc2, layer.fc3, layer.fc4]
         macs += steps * sum(linear.in_features * linear.out_features for linear in weights)
-        macs += memory * sum(p.in_features * p.out_features for p in (cross.k_proj, cross.v_proj))
+        shared += memory * sum(p.in_features * p.out_features for p in (cross.k_proj, cross.v_proj))
         # logits and weighted sums: with all tokens so far, and with the memory
         macs += 2 * own.embed_dim * (steps * (steps + 1) // 2 + steps * memory)
     projection = decoder.output_projection
     return {
-        "decoder": beam * macs,
+        "decoder": beam * macs + shared,
         "output_projection": beam * steps * projection.in_features * projection.out_features,
     }

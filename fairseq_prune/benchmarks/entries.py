@@ -92,13 +92,18 @@ def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
     entry.module.eval()
     entry.module.requires_grad_(False).to(device)
     entry.parameters = sum(parameter.numel() for parameter in entry.module.parameters())
-    if spec.dtype in TORCH_DTYPES:
-        entry.module.to(TORCH_DTYPES[spec.dtype])
-    elif spec.dtype == "int8":
-        torch.ao.quantization.quantize_dynamic(entry.module, {nn.Linear}, dtype=torch.qint8, inplace=True)
+    convert_(entry.module, spec.dtype)
     entry.encode = _in(spec, entry.encode)
     entry.translate = entry.translate and _in(spec, entry.translate)
     return entry
+
+
+def convert_(module: nn.Module, dtype: str) -> None:
+    """Weights of another type (`specs.DTYPES`); int8 are those of linear layers, for the CPU."""
+    if dtype in TORCH_DTYPES:
+        module.to(TORCH_DTYPES[dtype])
+    elif dtype == "int8":
+        torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8, inplace=True)
 
 
 def _in(spec: Spec, run: Callable) -> Callable:

@@ -301,6 +301,17 @@ class DeltaLMDecoder(VocabularyStamp, TransformerDecoderBase):
         embed_tokens = Embedding(len(dictionary), settings.embed_dim, dictionary.pad())
         return cls(transformer_config(settings), dictionary, embed_tokens)
 
+    def extract_features(
+        self, prev_output_tokens, encoder_out=None, incremental_state=None, *args, **options
+    ):
+        """As fairseq's; while generating, the beams of a sentence share its cross-attention's keys and values."""
+        sizes = (encoder_out or {}).get("beam_size") if incremental_state is not None else None
+        for index in range(len(self.layers)):  # iterating would draw the layers that LayerDrop skips
+            attention = self.layers[index].encoder_attn
+            if attention is not None:
+                attention.set_beam_size(sizes[0] if sizes else 1)
+        return super().extract_features(prev_output_tokens, encoder_out, incremental_state, *args, **options)
+
     def output_layer(self, features):
         """(batch, target, dim) -> logits (batch, target, symbols)."""
         return onednn.linear(self.output_projection, features)

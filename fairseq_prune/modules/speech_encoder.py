@@ -117,9 +117,20 @@ class SpeechEncoder(FairseqEncoder):
         return self._position_table[positions]
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor):
-        """The rows of ``encoder_out`` in ``new_order`` (batch * beam,), as beam search wants them; without CTC's."""
-        return {
+        """The rows of ``encoder_out`` in ``new_order`` (batch * beam,), as beam search wants them; without CTC's.
+
+        When it repeats each sentence for its beams, ``beam_size`` [int] is added, for `DeltaLMDecoder`.
+        """
+        reordered = {
             name: [value.index_select(1 if name == "encoder_out" else 0, new_order) for value in values]
             for name, values in encoder_out.items()
-            if not name.startswith("ctc_")
+            if not name.startswith("ctc_") and name != "beam_size"
         }
+        sentences = encoder_out["encoder_out"][0].shape[1]
+        beam = len(new_order) // sentences
+        repeats = torch.arange(sentences, device=new_order.device).repeat_interleave(beam)
+        if beam > 1 and torch.equal(new_order, repeats):
+            reordered["beam_size"] = [beam]
+        elif "beam_size" in encoder_out:  # beams change places within their sentences, which may have ended
+            reordered["beam_size"] = encoder_out["beam_size"]
+        return reordered

@@ -62,3 +62,30 @@ def test_a_benchmark_refuses(arguments, message, forks, tmp_path):
     code, output, errors = forks.run(SCRIPT, *arguments, cwd=tmp_path)
     assert code == 2 and output == ""
     assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
+
+
+def test_types_of_numbers_are_compared_on_a_split(forks, trained, prepared_data, tmp_path):
+    code, output, errors = forks.run(
+        *(ROOT / "scripts" / "compare_dtypes.py", "--checkpoint", trained, "--data", prepared_data),
+        *("--split", "dev", "--beam", 2, "--max-utterances", 3),
+        cwd=tmp_path,
+    )
+    assert code == 0, errors
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines()[2:5]]
+    assert [row[0] for row in rows] == ["float32", "bfloat16", "int8"]
+    assert rows[0][1:4] == ["0", "100.0", "100.0"]
+    assert all(0 < float(row[1]) < 0.1 and float(row[2]) > 50 for row in rows[1:])
+
+
+@pytest.mark.slow
+def test_all_together_is_a_table_in_which_each_row_does_less(forks, tmp_path):
+    quick = ["--seconds", 1, "--rounds", 1, "--threads", 1, "--tokens-per-second", 4, "--beam", 2]
+    code, _, errors = forks.run(
+        ROOT / "scripts" / "compare_all.py", *quick, "--out", "all", cwd=tmp_path
+    )
+    assert code == 0, errors
+    (group,) = json.loads((tmp_path / "all" / "compare_all.json").read_text(encoding="utf-8"))["measured"]
+    macs = [sum(m["macs"].values()) for m in group]
+    assert macs == sorted(macs, reverse=True) and len(set(macs)) == 3
+    assert [m["dtype"] for m in group[-2:]] == ["bfloat16", "int8"]
+    assert group[-1]["megabytes"] < group[-2]["megabytes"] < group[0]["megabytes"]

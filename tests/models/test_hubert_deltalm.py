@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
 from small_speech_model import SAMPLES, make_model, make_task, speech
 
@@ -28,6 +29,41 @@ def test_memory_is_the_same_alone_and_in_a_batch(form):
     assert together["encoder_padding_mask"][0][1].tolist() == [
         i >= frames for i in range(together["encoder_out"][0].shape[0])
     ]
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("ctc", [False, True])
+def test_beams_share_their_sentences_keys_and_the_hypotheses_stay(beam, ctc, monkeypatch):
+    model = make_model(ctc, token_keep_ratio=0.8, adaptor_kernels="3")
+    torch.manual_seed(0)
+    for weight in model.decoder.parameters():  # so that sentences of a batch end at different steps
+        weight.data *= 3 if weight.dim() == 2 else 1
+    model.decoder.output_projection.weight.data[2] *= 2
+    generator = SequenceGenerator([model], make_task(ctc).target_dictionary, beam_size=beam, max_len_b=15)
+    batch = speech(12000, SAMPLES, 4000, 11000)
+    keys = []
+    projection = model.decoder.layers[0].encoder_attn.k_proj
+    projection.register_forward_hook(lambda module, args, output: keys.append(output.shape[1]))
+    shared = generator.generate([model], {"net_input": batch})
+    assert keys == [4]  # projected once, for each sentence
+    assert len({max(len(h["tokens"]) for h in found) for found in shared}) > 1
+    monkeypatch.setattr(MultiheadAttention, "set_beam_size", lambda self, size: None)
+    for layer in model.decoder.layers:
+        layer.encoder_attn.beam_size = 1
+    expected = generator.generate([model], {"net_input": batch})
+    assert keys == [4, 4 * beam]
+    for found, reference in zip(shared, expected):
+        assert [h["tokens"].tolist() for h in found] == [h["tokens"].tolist() for h in reference]
+
+
+def test_training_behind_a_beam_search_is_as_before_it():
+    model, batch = make_model(), speech(12000, SAMPLES, 4000)
+    previous = torch.randint(4, 20, (3, 5))
+    before, _ = model(**batch, prev_output_tokens=previous)
+    generator = SequenceGenerator([model], make_task().target_dictionary, beam_size=3, max_len_b=5)
+    generator.generate([model], {"net_input": batch})
+    after, _ = model(**batch, prev_output_tokens=previous)
+    assert torch.equal(before, after)
 
 
 def test_hypotheses_are_the_same_alone_and_in_a_batch():
