@@ -4,7 +4,8 @@
     python examples/dphubert/cut_untrained.py --teacher teacher.pt --size-of pruned.pt --how random --out random.pt
 
 random: any channels, heads and units; uniform: the same share of each convolution and layer, those with the largest
-weights (L2 norm of what they read). As many parameters as the other model, or as near below as single units allow.
+weights (L2 norm of what they read); uniform-layers: the same, of the transformer alone. As many parameters as the other
+model, or as near below as single units allow.
 """
 
 import argparse
@@ -56,6 +57,8 @@ def main(args):
     torch.manual_seed(args.seed)
     teacher, other = read_hubert(args.teacher), read_hubert(args.size_of)
     size = sum(weight.numel() for weight in other.state_dict.values())
+    channels = None if args.how == "uniform-layers" else Gating.conv_channels
+    gating = Gating(conv_channels=channels, attention_blocks=None, feed_forward_blocks=None)
     encoder = build_encoder(
         teacher.architecture, gating=Gating(attention_blocks=None, feed_forward_blocks=None)
     )
@@ -81,7 +84,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--size-of", required=True)
-    parser.add_argument("--how", choices=("random", "uniform"), required=True)
+    parser.add_argument("--how", choices=("random", "uniform", "uniform-layers"), required=True)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     main(parser.parse_args())

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchaudio
 from fairseq.models.hubert import HubertConfig
+from small_encoder import CHANNELS, make_encoder
 from tones import SMALL_HUBERT, write_hubert
 
 from fairseq_prune.checkpoints.hubert import read_hubert
@@ -14,27 +15,8 @@ from fairseq_prune.checkpoints.hubert_export import FORMATS
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.modules.convolution import normalize_waveform
 from fairseq_prune.modules.gated_hubert import GatedHubert
-from fairseq_prune.modules.hubert_shapes import HubertShapes
 
 OPTIONS = SimpleNamespace(int8=False)
-LARGE = {"normalize": True, "extractor_mode": "layer_norm", "layer_norm_first": True, "conv_bias": True}
-CHANNELS = [12, 9, 16, 7, 16, 5, 11]
-
-
-def make_encoder(form="base", heads=(4, 4), units=(48, 48), channels=None, **shapes):
-    """Random weights; biases and norms that are not 0 and 1."""
-    convolutions = SMALL_HUBERT["conv_feature_layers"]
-    if channels is not None:
-        steps = [(10, 5)] + [(3, 2)] * 4 + [(2, 2)] * 2
-        convolutions = str([(size, *step) for size, step in zip(channels, steps)])
-    fields = {**SMALL_HUBERT, "conv_feature_layers": convolutions, **(LARGE if form == "large" else {})}
-    normalize = fields.pop("normalize", False)
-    pruned = HubertShapes(list(heads), list(units), 8, True, **shapes).to_dict()
-    torch.manual_seed(0)
-    encoder = build_encoder({"normalize": normalize, **fields, "pruned": pruned}).eval()
-    for parameter in encoder.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return encoder
 
 
 def speech(samples=6000):
