@@ -59,9 +59,7 @@ def main(args):
     size = sum(weight.numel() for weight in other.state_dict.values())
     channels = None if args.how == "uniform-layers" else Gating.conv_channels
     gating = Gating(conv_channels=channels, attention_blocks=None, feed_forward_blocks=None)
-    encoder = build_encoder(
-        teacher.architecture, gating=Gating(attention_blocks=None, feed_forward_blocks=None)
-    )
+    encoder = build_encoder(teacher.architecture, gating=gating)
     gates = {name: value for name, value in encoder.state_dict().items() if name.startswith("gates.")}
     load_state_dict_strictly(encoder, {**teacher.state_dict, **gates}, args.teacher)
     found, low, high = places(encoder, args.how), 0.0, 1.0
