@@ -6,9 +6,8 @@ from fairseq.models import register_model
 from fairseq.models.hubert.hubert_asr import HubertCtc, HubertCtcConfig
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
-from fairseq_prune.models.deltalm import keep_in_checkpoint
 from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
-from fairseq_prune.models.wav2vec_ctc_parp import check_pretrained
+from fairseq_prune.models.wav2vec_ctc_parp import check_pretrained, keep_pretrained_options
 
 
 @dataclass
@@ -35,6 +34,6 @@ class HubertCtcParp(MagnitudePruned, HubertCtc):
             if "dictionaries" in pretraining:
                 task.load_state_dict({"dictionaries": pretraining["dictionaries"]})
         model = super().build_model(cfg, task)
-        keep_in_checkpoint(cfg, w2v_args=cfg.w2v_args)
+        keep_pretrained_options(cfg)
         model.attach_pruner(cfg)
         return model

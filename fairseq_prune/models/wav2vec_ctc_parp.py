@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fairseq.models import register_model
 from fairseq.models.wav2vec.wav2vec2_asr import Wav2Vec2CtcConfig, Wav2VecCtc
+from omegaconf import OmegaConf, open_dict
 
-from fairseq_prune.models.deltalm import keep_in_checkpoint
 from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
 
 
@@ -29,7 +29,7 @@ class Wav2VecCtcParp(MagnitudePruned, Wav2VecCtc):
         """
         check_pretrained(cfg)
         model = super().build_model(cfg, task)
-        keep_in_checkpoint(cfg, w2v_args=cfg.w2v_args)
+        keep_pretrained_options(cfg)
         model.attach_pruner(cfg)
         return model
 
@@ -38,3 +38,11 @@ def check_pretrained(cfg) -> None:
     """Raise FileNotFoundError if the model shall begin from ``w2v_path``, and there is no such file."""
     if cfg.w2v_args is None and not Path(cfg.w2v_path).is_file():
         raise FileNotFoundError(f"{cfg.w2v_path}: no such pretrained checkpoint (--w2v-path)")
+
+
+def keep_pretrained_options(cfg) -> None:
+    """Our checkpoints have the options of the pretrained model, and need no ``w2v_path`` to be loaded."""
+    parent = cfg._get_parent()  # of the node "model" that a checkpoint keeps, and `cfg` is a copy of
+    if parent is not None and parent.model.get("w2v_args") is None:
+        with open_dict(parent.model):
+            parent.model.w2v_args = OmegaConf.to_container(cfg.w2v_args, enum_to_str=True)

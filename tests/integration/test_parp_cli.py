@@ -15,7 +15,7 @@ from test_multi_process_cli import free_port
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.pruning.magnitude import TRANSFORMER_LAYERS
 
-PRELOAD = "fairseq_cli.hydra_train fairseq_prune"
+PRELOAD = "fairseq_cli.hydra_train"  # and with it fairseq_cli.train; but not this package, see errors.install
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def write_recipe(corpus, cwd, model, **sections):
         "checkpoint": {"save_dir": "out", "no_epoch_checkpoints": True},
     }
     for section, values in sections.items():
-        recipe[section].update(values)
+        recipe.setdefault(section, {}).update(values)
     (cwd / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     return ["--config-dir", cwd, "--config-name", "recipe", "hydra.run.dir=."]
 
@@ -136,8 +136,7 @@ def hydra(forks, corpus, cwd, model, **sections):
     return output + errors
 
 
-@pytest.mark.parametrize("precision", ["bf16", "memory_efficient_bf16"])
-@pytest.mark.parametrize("method", ["mpi", "parp"])
+@pytest.mark.parametrize(("precision", "method"), [("memory_efficient_bf16", "mpi"), ("bf16", "parp")])
 def test_the_optimizer_in_another_precision_brings_nothing_back(precision, method, forks, corpus, tmp_path):
     model = {"_name": "wav2vec_ctc_parp", "w2v_path": str(corpus / "w2v.pt"), "prune_sparsity": 0.5}
     model |= {"prune_method": method, "prune_interval": 3, "prune_end_update": 6}
@@ -253,10 +252,8 @@ BAD = {
     "--prune-sparsity 1.0": "sparsity: found 1.0, expected a share of weights to set to zero in [0, 1)",
     "--prune-sparsity 0.5 --prune-interval 0": "pruning interval: found 0, expected 1 update or more",
     "--prune-sparsity 0.5 --prune-modules nothing": "pattern 'nothing' matches no parameter",
-    r"--prune-sparsity 0.5 --prune-modules layers\.(": "no regular expression",
     "--prune-sparsity 0.5 --max-epoch 1 --max-update 0": "--prune-end-update: found none",
     "--w2v-path nothing.pt": "nothing.pt: no such pretrained checkpoint",
-    "--prune-sparsity 0.5 --ddp-backend slowmo": "found --ddp-backend slowmo, expected pytorch_ddp or legacy_ddp",
 }
 
 
