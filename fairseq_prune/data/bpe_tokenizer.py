@@ -19,6 +19,7 @@ NO_TIMESTAMPS = "<|notimestamps|>"
 # fairseq would then compute no loss; of these two, Whisper itself never writes either, and bytes are never unknown.
 PAD = "<|startoflm|>"
 UNKNOWN = "<|startofprev|>"
+SPACE = "\u0120"
 TIMESTAMPS = [f"<|{hundredths / 50:.2f}|>" for hundredths in range(1501)]  # seconds, in steps of 0.02
 
 
@@ -78,6 +79,8 @@ class BPETokenizer:
             token["content"]: ids[token["content"]] for token in content["added_tokens"] if token["special"]
         }
         self._special_ids = frozenset(self.special.values())
+        # fairseq strings symbols together with spaces: one within a label is written as byte-level BPE writes it
+        symbols = [symbol.replace(" ", SPACE) for symbol in symbols]
         self.dictionary = RowDictionary(symbols, bos=START, pad=PAD, eos=END, unk=UNKNOWN)
 
     @classmethod
