@@ -1,6 +1,7 @@
 """scripts/compress_hubert.py on checkpoints as a dphubert leaves them, and on what is none."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 from command_lines import ROOT
@@ -40,6 +41,23 @@ def test_it_cuts_says_what_it_cut_and_runs_again_on_its_own_output(checkpoint, f
     code, output, _ = forks.run(SCRIPT, *again, cwd=tmp_path)
     assert code == 0 and "there were no gates" in output
     assert read_hubert(tmp_path / "again.pt").architecture == pruned.architecture
+
+
+def test_a_cut_that_changes_the_outputs_is_an_error_and_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import compress_hubert
+
+    def materialise(gated):
+        small, architecture = cut(gated)
+        small.encoder.layers[1].final_layer_norm.bias.data += 1e-4
+        return small, architecture
+
+    cut = compress_hubert.materialise
+    monkeypatch.setattr(compress_hubert, "materialise", materialise)
+    args = SimpleNamespace(checkpoint=checkpoint(), out=tmp_path / "pruned.pt", overwrite=False)
+    with pytest.raises(ValueError, match="outputs of the cut encoder differ by .*, expected 1e-05"):
+        compress_hubert.main(args)
+    assert [path.name for path in tmp_path.iterdir()] == ["dphubert.pt"]
 
 
 @pytest.mark.parametrize(
