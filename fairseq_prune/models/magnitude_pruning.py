@@ -66,24 +66,25 @@ class MagnitudePruned:
         Raises:
             ValueError: an option is out of its range, or the pattern matches no parameter.
         """
+        if cfg.prune_sparsity == 0:
+            return
         end = cfg.prune_end_update or cfg.max_update
-        if not end and cfg.prune_sparsity and cfg.prune_method not in ONE_SHOT:
+        if not end and cfg.prune_method not in ONE_SHOT:
             raise ValueError("--prune-end-update: found none, expected one where there is no --max-update")
         plan = PruningPlan(
             method=str(cfg.prune_method),
             sparsity=cfg.prune_sparsity,
             interval=cfg.prune_interval,
             start=cfg.prune_start_update,
-            end=end or 1,
+            end=end,
             initial_sparsity=cfg.prune_initial_sparsity,
             schedule=str(cfg.prune_schedule),
         )
         pattern = TRANSFORMER_LAYERS if cfg.prune_modules == PUBLISHED else cfg.prune_modules
         parameters = matching_parameters(self, pattern)
-        if cfg.prune_sparsity:
-            self.pruner = MagnitudePruner(parameters, plan, str(cfg.prune_scope), cfg.prune_seed)
-            weights = sum(parameter.numel() for parameter in parameters.values())
-            logger.info(f"pruning {len(parameters)} parameters with {weights:,} weights: {plan}")
+        self.pruner = MagnitudePruner(parameters, plan, str(cfg.prune_scope), cfg.prune_seed)
+        weights = sum(parameter.numel() for parameter in parameters.values())
+        logger.info(f"pruning {len(parameters)} parameters with {weights:,} weights: {plan}")
 
     def __deepcopy__(self, memo):
         """A copy for fairseq's moving average (--store-ema), which fails on the weight norm of wav2vec 2.0.

@@ -144,16 +144,13 @@ class MagnitudePruner:
         """Back to before the first call; weights stay as they are."""
         self.update: Optional[int] = None
         self.masks: Masks = {}
+        self.sparsity = 0.0  # of the mask in force: counted, not aimed at
         self.revived = 0.0  # share of the pruned weights that the last pruning brought back
         self.overlap = 1.0  # intersection over union of what the current and the first mask keep
         self._first: dict[str, Any] = {}
+        self._packed: dict[str, Any] = {}  # the masks as a checkpoint has them, once one was asked for
         self._grown: dict[str, Tensor] = {}
         self._resumed = self._in_update = False
-
-    @property
-    def sparsity(self) -> float:
-        """Of the mask in force: counted, not aimed at."""
-        return sparsity_of(self.masks) if self.masks else 0.0
 
     @property
     def phase(self) -> str:
@@ -228,6 +225,8 @@ class MagnitudePruner:
             self.masks = random_masks(weights, sparsity, self.seed, self.scope)
         else:
             self.masks = magnitude_masks(weights, sparsity, self.scope)
+        self.sparsity = sparsity_of(self.masks)
+        self._packed = {}
         if before:
             self.revived = revived(before, self.masks)
             self.overlap = overlap(unpack_masks(self._first), self.masks)
@@ -245,6 +244,7 @@ class MagnitudePruner:
 
     def state_dict(self) -> dict:
         """All that a resumed training needs, with masks as bits, and what the checkpoint's reader wants to know."""
+        self._packed = self._packed or pack_masks(self.masks)
         return {
             "method": self.plan.method,
             "phase": self.phase,
@@ -252,7 +252,7 @@ class MagnitudePruner:
             "update": self.update,
             "revived": self.revived,
             "overlap": self.overlap,
-            "masks": pack_masks(self.masks),
+            "masks": self._packed,
             "first_masks": self._first,
             "grown": {name: grown[~self.masks[name]] for name, grown in self._grown.items()},
         }
@@ -271,7 +271,7 @@ class MagnitudePruner:
         device = {name: weight.device for name, weight in self.parameters.items()}
         self.masks = {name: mask.to(device[name]) for name, mask in masks.items()}
         self.update = state["update"]
-        self.revived, self.overlap = state["revived"], state["overlap"]
+        self.sparsity, self.revived, self.overlap = state["sparsity"], state["revived"], state["overlap"]
         self._first = dict(state["first_masks"])
         for name, values in state["grown"].items():
             grown = torch.zeros_like(self.parameters[name], requires_grad=False)
