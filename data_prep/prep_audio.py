@@ -87,6 +87,17 @@ def measure(root: Path, name: str, copies: "Optional[Path]" = None) -> "tuple[st
     return str(copy), len(waveform)
 
 
+def check_copies(names: "list[str]") -> None:
+    """Raise ValueError if the copies of two files would have one name."""
+    first: dict[Path, str] = {}
+    for name in names:
+        other = first.setdefault(Path(name).with_suffix(".flac"), name)
+        if other != name:
+            raise ValueError(
+                f"--convert: {other} and {name} would both become {Path(name).with_suffix('.flac')}"
+            )
+
+
 def prepare(args) -> None:
     extensions = set(args.extensions.lower().split(","))
     if args.librispeech is not None:
@@ -106,6 +117,8 @@ def prepare(args) -> None:
         for name, (root, files) in splits.items():
             # copies lie in a folder of their split: two roots may have files of one name
             copies = audio / name if args.convert else None
+            if copies is not None:
+                check_copies(files)
             with ThreadPoolExecutor(args.threads) as pool:
                 rows = pool.map(functools.partial(measure, root, copies=copies), files)
                 paths, samples = zip(*tqdm(rows, name, len(files), unit="file", disable=None))

@@ -17,6 +17,7 @@ from fairseq import checkpoint_utils
 from fairseq_prune.checkpoints.loading import load_fairseq_state
 
 EXPORTERS = {"whisper": "fairseq_prune.checkpoints.whisper_export"}  # models whose names begin so
+INT8_FORMATS = ("onnx", "ctranslate2")
 ENCODER_EXPORTER = "fairseq_prune.checkpoints.hubert_export"  # all others have an encoder of HuBERT's kind
 
 
@@ -36,6 +37,10 @@ def main(args):
                 f" a model {state['cfg'].model._name!r}"
             )
         [model], _, task = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], state=state)
+        if args.int8 and args.format not in INT8_FORMATS:
+            raise ValueError(
+                f"--int8: found with --format {args.format}, expected {' or '.join(INT8_FORMATS)}"
+            )
         formats[args.format](model.eval(), task, written, args)
     print(f"{args.out}: {args.format}, loaded back with equal outputs")
 

@@ -8,6 +8,7 @@ A folder gets NAME.npy for each file, (layers + 1, frames, dim); a .safetensors 
 is what enters the first layer of the transformer, 20 ms a frame.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def npy_names(names):
     for name in names:
         path = Path(name).with_suffix(".npy")
         found[name] = Path(path.name) if path.is_absolute() or ".." in path.parts else path
-    twice = {str(path) for path in found.values() if list(found.values()).count(path) > 1}
+    twice = [str(path) for path, count in Counter(found.values()).items() if count > 1]
     if twice:
         raise ValueError(f"two audio files would be written to {sorted(twice)[0]}; use a .safetensors file")
     return found

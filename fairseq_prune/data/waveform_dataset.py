@@ -59,7 +59,10 @@ class WaveformDataset(FairseqDataset):
         return {"id": index, "waveform": waveform}
 
     def collater(self, samples: list[dict]) -> dict:
-        """Make a batch: ``source`` (batch, samples) and ``lengths`` (batch,), the valid samples of each row."""
+        """Make a batch: ``source`` (batch, samples) and ``lengths``, the valid samples of each row.
+
+        Lengths stay on the host, where all later ones follow from them without waiting for the device.
+        """
         if not samples:
             return {}
         waveforms = [sample["waveform"] for sample in samples]
@@ -67,12 +70,12 @@ class WaveformDataset(FairseqDataset):
             shortest = min(len(waveform) for waveform in waveforms)
             starts = [self._start(sample["id"], len(sample["waveform"]) - shortest) for sample in samples]
             waveforms = [waveform[start : start + shortest] for waveform, start in zip(waveforms, starts)]
-        lengths = torch.tensor([len(waveform) for waveform in waveforms])
+        lengths = [len(waveform) for waveform in waveforms]
         source = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
         return {
             "id": torch.tensor([sample["id"] for sample in samples]),
             "nsentences": len(samples),
-            "ntokens": int(lengths.sum()),
+            "ntokens": sum(lengths),
             "net_input": {"source": source, "lengths": lengths},
         }
 

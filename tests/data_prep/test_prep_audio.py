@@ -81,3 +81,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(run, tmp_path):
     ):
         status, errors = run(*words, "--out", tmp_path / "out")
         assert status == 2 and message in errors and not (tmp_path / "out").exists()
+
+
+def test_copies_of_one_name_are_refused(run, tmp_path):
+    write_tones(tmp_path / "audio", [3200])
+    name = next(path for path in (tmp_path / "audio").rglob("*") if path.is_file())
+    name.with_suffix(".flac" if name.suffix == ".wav" else ".wav").write_bytes(name.read_bytes())
+    status, error = run(
+        "--audio", tmp_path / "audio", "--out", tmp_path / "out", "--valid-share", 0, "--convert"
+    )
+    assert status == 2 and "would both become" in error
+    assert not (tmp_path / "out").exists()

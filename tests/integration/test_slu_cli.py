@@ -126,3 +126,13 @@ def test_a_teacher_with_another_vocabulary_ends_training_in_one_line(tmp_path):
     code, output = run("fairseq-train", data, *USER_DIR, *TRAIN, *SMALL, *options, cwd=tmp_path)
     assert code != 0
     assert "error: the teacher's dictionary does not fit" in output.splitlines()[-1]
+
+
+def test_8_bits_are_refused_for_a_format_without_them(student, forks, tmp_path):
+    arguments = ["--checkpoint", student, "--format", "hf", "--out", tmp_path / "hf", "--int8"]
+    status, _, err = forks.run(ROOT / "scripts" / "export.py", *arguments, cwd=tmp_path)
+    assert (status, err.splitlines()[-1]) == (
+        2,
+        "error: --int8: found with --format hf, expected onnx or ctranslate2",
+    )
+    assert not (tmp_path / "hf").exists()
