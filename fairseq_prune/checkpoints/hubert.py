@@ -33,7 +33,7 @@ PRETRAINING_HEAD = {
 }
 # options of fairseq's Wav2Vec2Model that would change the encoder, and HuBERT has not: {option: what HuBERT does}
 FIXED_WAV2VEC2 = {"quantize_input": False, "pos_conv_depth": 1, "crop_seq_to_multiple": 1}
-CTC_HEAD = re.compile(r"w2v_encoder\.proj\.(weight|bias)")  # dropped
+CTC_HEAD = re.compile(r"w2v_encoder\.proj\.(weight|bias)|magnitude_pruning")  # dropped, with PARP's state
 CTC_PREFIX = "w2v_encoder.w2v_model."
 
 
