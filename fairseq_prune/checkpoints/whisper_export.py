@@ -38,10 +38,15 @@ def export_huggingface(model, task, out: Path, options=None) -> None:
         ValueError: transformers is missing, or computes something else from the folder.
     """
     transformers = import_extra("transformers", "ctranslate2")
+    if model.encoder.audio_context == "clip":
+        logger.warning(
+            "the model has learned to hear a clip alone (--audio-context clip); transformers and CTranslate2 fill it up"
+            " with silence to 30 s, for which it was compared, and may write other texts than fairseq-generate does"
+        )
     transformers.utils.logging.disable_progress_bar()
     out.mkdir(parents=True)
     theirs = transformers.WhisperForConditionalGeneration(_config(transformers, model, task)).eval()
-    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    weights = {f"model.{name}": parameter for name, parameter in model.named_parameters()}
     weights["proj_out.weight"] = model.decoder.embed_tokens.weight
     theirs.load_state_dict(weights)
     theirs.generation_config = _generation_config(transformers, model, task)

@@ -25,10 +25,11 @@ def tokenizer():
     return small_tokenizer().with_tokens(LABELS)
 
 
-def build(tokenizer, **sizes):
+def build(tokenizer, audio_context="30s", **sizes):
     """Our model of random weights."""
     sizes["max_source_positions"] = POSITIONS
-    return small_whisper(our_names(huggingface_whisper(tokenizer, end=0, **sizes)), tokenizer, **sizes)
+    weights = our_names(huggingface_whisper(tokenizer, end=0, **sizes))
+    return small_whisper(weights, tokenizer, audio_context=audio_context, **sizes)
 
 
 def task_of(tokenizer, language=None, suppress_tokens="none"):
@@ -201,3 +202,10 @@ def test_a_library_that_computes_otherwise_is_an_error(tmp_path, tokenizer, monk
     monkeypatch.setattr(transformers.WhisperForConditionalGeneration, "save_pretrained", spoil)
     with pytest.raises(ValueError, match="transformers' logits differ from the model's"):
         whisper_export.export_huggingface(model, task, tmp_path / "hf")
+
+
+def test_that_other_libraries_hear_more_than_the_clip_is_told(tmp_path, tokenizer, caplog):
+    whisper_export.export_huggingface(
+        build(tokenizer, audio_context="clip"), task_of(tokenizer), tmp_path / "hf"
+    )
+    assert "fill it up with silence to 30 s" in caplog.text
