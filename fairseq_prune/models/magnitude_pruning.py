@@ -105,6 +105,12 @@ class MagnitudePruned:
         if self.pruner is not None:
             self.pruner.before_update()
 
+    def train(self, mode: bool = True):
+        """Validation sees sparse weights, also behind an update that was given up (as --fp16 does on overflow)."""
+        if not mode and self.pruner is not None:
+            self.pruner.set_aside()
+        return super().train(mode)
+
     def state_dict(self, *args, prefix="", **kwargs):
         """The weights, and if the model is being pruned the state of that, as a dict under `STATE`."""
         if self.pruner is not None:

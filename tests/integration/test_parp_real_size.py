@@ -41,7 +41,7 @@ def test_wav2vec_base_fine_tunes_with_masters_and_two_processes(tmp_path):
         "distributed_init_method": f"tcp://localhost:{free_port()}",
     }
     sections = {"common": {"bf16": True, "log_interval": 1}, "dataset": {"max_tokens": 40000}}
-    sections |= {"optimization": {"max_update": 3, "lr": [1e-3]}, "distributed_training": distributed}
+    sections |= {"optimization": {"max_update": 3, "lr": [1e-2]}, "distributed_training": distributed}
     options = write_recipe(tmp_path, tmp_path, model, **sections)
     began = time.time()
     processes = [

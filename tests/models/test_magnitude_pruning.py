@@ -11,7 +11,12 @@ from fairseq.trainer import Trainer
 from omegaconf import OmegaConf
 from torch import nn
 
-from fairseq_prune.models.magnitude_pruning import after_update, check_trainer, master_weights
+from fairseq_prune.models.magnitude_pruning import (
+    MagnitudePruned,
+    after_update,
+    check_trainer,
+    master_weights,
+)
 from fairseq_prune.pruning.parp import MagnitudePruner, PruningPlan
 
 
@@ -95,6 +100,24 @@ def test_a_resumed_master_has_what_the_weights_had_grown_to(fp16):
     pruner.before_update()
     for name, parameter in pruner.parameters.items():
         assert torch.equal(masters[name], parameter.float())
+
+
+class Pruned(MagnitudePruned, nn.Linear):
+    pass
+
+
+def test_validation_and_saving_behind_an_update_that_was_given_up_see_sparse_weights():
+    model = Pruned(8, 8)
+    model.pruner = MagnitudePruner({"weight": model.weight}, PruningPlan("parp", 0.5, interval=4, end=8))
+    model.pruner.after_update(0)
+    for look in (model.eval, model.state_dict):
+        model.pruner.before_update()
+        with torch.no_grad():
+            model.weight.add_(1.0)
+        look()
+        assert int((model.weight == 0).sum()) == 32
+    model.pruner.before_update()
+    assert (model.weight != 0).all()
 
 
 def test_other_optimizers_have_no_masters():
