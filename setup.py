@@ -51,6 +51,7 @@ setup(
         "bench": [*TRANSFORMERS, *ONNX, *CTRANSLATE2, "faster-whisper>=1.1,<2"],
         "ctranslate2": [*CTRANSLATE2, *TRANSFORMERS],
         "demo": ["espeakng-loader>=0.2.4,<0.3"],
+        "lm": ["flashlight-text>=0.0.7,<0.1", "kenlm>=0.3,<0.4"],
         "onnx": ONNX,
         "openai": TIKTOKEN,
         "test": [
