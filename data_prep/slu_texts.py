@@ -63,5 +63,7 @@ def read_texts(path: Path) -> list[Text]:
 def write_labels(folder: Path, parses: Iterable[Node]) -> int:
     """Write ``labels.txt``; returns the number of labels."""
     found = labels(parses)
-    (folder / LABELS).write_text("".join(f"{label}\n" for label in found), encoding="utf-8")
+    # a slot is one token with the space before it, as " word" and " ]" are; an intent begins the text
+    lines = [f" {label}\n" if label.startswith("[SL:") else f"{label}\n" for label in found]
+    (folder / LABELS).write_text("".join(lines), encoding="utf-8")
     return len(found)
