@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# DPHuBERT on real spoken digits, about 40 minutes on one core: run.sh FSDD_DIR OUT
+# DPHuBERT on real spoken digits, about an hour on one core: run.sh FSDD_DIR OUT
 # What is there already is not made again. Needs the environment of scripts/setup_env.sh.
 set -euo pipefail
 fsdd=$1
@@ -39,14 +39,15 @@ teacher="$out/teacher/checkpoint_last.pt"
 train digits stage1 model.teacher_path="$teacher"
 [ -f "$out/pruned.pt" ] ||
     python "$repo/scripts/compress_hubert.py" --checkpoint "$out/stage1/checkpoint_last.pt" --out "$out/pruned.pt"
-without_gates dphubert "$out/pruned.pt" 200 model.maps_path="$out/stage1/checkpoint_last.pt" optimization.lr='[0.0005]'
+without_gates dphubert "$out/pruned.pt" 500 model.maps_path="$out/stage1/checkpoint_last.pt" optimization.lr='[0.0005]'
 
 # of the same size, cut without learning, and distilled for as many updates as both stages together
 for how in random uniform uniform-layers; do
     [ -f "$out/cut_$how.pt" ] ||
         python "$here/cut_untrained.py" --teacher "$teacher" --size-of "$out/pruned.pt" --how $how --out "$out/cut_$how.pt"
-    without_gates $how "$out/cut_$how.pt" 800
+    without_gates $how "$out/cut_$how.pt" 2000
 done
 python "$here/table.py" --teacher "$teacher" --data "$out/data" --out "$out/report" \
     --models dphubert="$out/dphubert/checkpoint_last.pt" "cut at random=$out/random/checkpoint_last.pt" \
-    "uniform=$out/uniform/checkpoint_last.pt" "uniform, extractor whole=$out/uniform-layers/checkpoint_last.pt" --stage1 "$out/stage1/checkpoint_last.pt"
+    "uniform=$out/uniform/checkpoint_last.pt" \
+    "uniform, extractor whole=$out/uniform-layers/checkpoint_last.pt" --stage1 "$out/stage1/checkpoint_last.pt"
