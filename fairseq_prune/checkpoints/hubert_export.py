@@ -136,7 +136,10 @@ def export_huggingface(model, task, out: Path, options=None) -> None:
     )
     theirs = transformers.HubertModel(config).eval()
     weights = {**to_torchaudio(encoder.state_dict()), **projection_of(encoder)}
-    result = theirs.load_state_dict({_in_transformers(name): w for name, w in weights.items()}, strict=False)
+    known = theirs.state_dict()
+    result = theirs.load_state_dict(
+        {_in_transformers(name, known): w for name, w in weights.items()}, strict=False
+    )
     left = [name for name in result.missing_keys if name != "masked_spec_embed"] + result.unexpected_keys
     if left:
         raise ValueError(f"{out}: weights do not fit transformers' HubertModel: {', '.join(left[:5])}")
@@ -206,13 +209,11 @@ def require_equal(found: Tensor, expected: Tensor, out: Path, tolerance: float =
     return difference
 
 
-def _in_transformers(name: str) -> str:
-    """torchaudio's name in transformers' HubertModel."""
-    for theirs, other in (
-        ("encoder.feature_projection.", "feature_projection."),
-        ("encoder.transformer.", "encoder."),
-        ("pos_conv_embed.conv.weight_g", "pos_conv_embed.conv.parametrizations.weight.original0"),
-        ("pos_conv_embed.conv.weight_v", "pos_conv_embed.conv.parametrizations.weight.original1"),
-    ):
-        name = name.replace(theirs, other)
+def _in_transformers(name: str, known) -> str:
+    """torchaudio's name in transformers' HubertModel, whose weight norm has the names of the installed torch."""
+    name = name.replace("encoder.feature_projection.", "feature_projection.")
+    name = name.replace("encoder.transformer.", "encoder.")
+    if name not in known:
+        name = name.replace("conv.weight_g", "conv.parametrizations.weight.original0")
+        name = name.replace("conv.weight_v", "conv.parametrizations.weight.original1")
     return name
