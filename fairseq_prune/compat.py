@@ -27,6 +27,7 @@ from fairseq import checkpoint_utils, models
 from fairseq.data import data_utils
 from fairseq.data.dictionary import Dictionary
 from fairseq.data.iterators import BackgroundConsumer
+from fairseq.distributed.utils import _TensorPlaceholder
 from fairseq.logging import meters
 from fairseq.models.hubert import hubert_asr
 from hydra.core.config_store import ConfigStore
@@ -68,6 +69,8 @@ SAFE_GLOBALS = {
     "fairseq.meters.AverageMeter": meters.AverageMeter,
     "fairseq.meters.StopwatchMeter": meters.StopwatchMeter,
     "fairseq.meters.TimeMeter": meters.TimeMeter,
+    # what fairseq's first process sends for a tensor of a checkpoint, when several processes resume
+    "fairseq.distributed.utils._TensorPlaceholder": _TensorPlaceholder,
     # numpy numbers and arrays (--eval-bleu keeps its n-gram counts), under the names of numpy 1 and 2
     "numpy.dtype": np.dtype,
     "numpy.ndarray": np.ndarray,

@@ -1,5 +1,6 @@
 import ast
 import inspect
+import io
 import os
 import subprocess
 import sys
@@ -279,3 +280,12 @@ def test_a_program_that_ends_while_batches_are_loaded_ahead_ends_well():
     command = [sys.executable, "-c", ENDS_WHILE_IT_LOADS]
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_checkpoint_that_the_first_of_several_processes_sends_to_the_others_can_be_read():
+    from fairseq.distributed import utils
+
+    sent = io.BytesIO()
+    torch.save({"model": {"weight": utils._TensorPlaceholder(3)}}, sent)
+    sent.seek(0)
+    assert torch.load(sent)["model"]["weight"].index == 3
