@@ -76,7 +76,9 @@ def test_imports_run_one_way(path):
     folder = path.relative_to(PACKAGE).parts[0]
     used = {used for used in map(folder_of, imports(path)) if used}
     if path.parent == PACKAGE:
-        allowed = used if path.stem in ("__init__", "inference", "recognition", "understanding") else {"compat"}
+        allowed = (
+            used if path.stem in ("__init__", "inference", "recognition", "understanding") else {"compat"}
+        )
     else:
         allowed = ARROWS[folder] | {folder} | ({"compat"} if folder != "pruning" else set())
     assert used <= allowed, f"{name_of(path)} imports {sorted(used - allowed)}"

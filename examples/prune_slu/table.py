@@ -14,7 +14,12 @@ ROWS = {  # folder: what it is
     "kl": "retrained, with KL",
     "kl-contrastive": "retrained, with KL and contrastive loss",
 }
-SCORES = {"intent_accuracy": "intent accuracy", "word_f1": "word F1", "char_f1": "char F1", "slu_f1": "SLU-F1"}
+SCORES = {
+    "intent_accuracy": "intent accuracy",
+    "word_f1": "word F1",
+    "char_f1": "char F1",
+    "slu_f1": "SLU-F1",
+}
 
 
 def parameters(checkpoint) -> int:

@@ -80,9 +80,7 @@ def test_types_of_numbers_are_compared_on_a_split(forks, trained, prepared_data,
 @pytest.mark.slow
 def test_all_together_is_a_table_in_which_each_row_does_less(forks, tmp_path):
     quick = ["--seconds", 1, "--rounds", 1, "--threads", 1, "--tokens-per-second", 4, "--beam", 2]
-    code, _, errors = forks.run(
-        ROOT / "scripts" / "compare_all.py", *quick, "--out", "all", cwd=tmp_path
-    )
+    code, _, errors = forks.run(ROOT / "scripts" / "compare_all.py", *quick, "--out", "all", cwd=tmp_path)
     assert code == 0, errors
     (group,) = json.loads((tmp_path / "all" / "compare_all.json").read_text(encoding="utf-8"))["measured"]
     macs = [sum(m["macs"].values()) for m in group]
