@@ -31,6 +31,7 @@ from fairseq.distributed.utils import _TensorPlaceholder
 from fairseq.logging import meters
 from fairseq.models.hubert import hubert_asr
 from hydra.core.config_store import ConfigStore
+from torch.nn import functional
 
 _multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
 _number_types = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
@@ -109,6 +110,8 @@ def install():
         data_utils.batch_by_size = _keep_last_batch(data_utils.batch_by_size)
     if not hasattr(checkpoint_utils.load_model_ensemble, "checks_overrides"):
         checkpoint_utils.load_model_ensemble = _check_overrides(checkpoint_utils.load_model_ensemble)
+    if LEGACY and not hasattr(functional.gelu, "mends_gradient"):
+        functional.gelu = _mend_gradient_of_gelu(functional.gelu)
     if not LEGACY and not hasattr(hubert_asr.HubertCtcConfig, "autoregressive"):
         _let_hubert_ctc_be_built()
     # fairseq's models and optimizers call `eval` on options, which a checkpoint may have set; fairseq has imported
@@ -331,6 +334,27 @@ def _keep_last_batch(batch_by_size):
 
     keep_last_batch.keeps_last_batch = True
     return keep_last_batch
+
+
+def _mend_gradient_of_gelu(gelu):
+    """On the CPU, torch 2.0.1 gives a wrong gradient, or memory that nobody wrote, where the gradient that arrives lies
+    in another order in memory than the output: behind `gelu(conv(x)).transpose(1, 2)`, as in every HuBERT."""
+
+    def mended(input, approximate="none"):
+        output = gelu(input, approximate=approximate)
+        if output.requires_grad and output.device.type == "cpu":
+            stride = output.stride()
+            output.register_hook(
+                lambda gradient: (
+                    gradient
+                    if gradient.stride() == stride
+                    else torch.empty_strided(gradient.shape, stride, dtype=gradient.dtype).copy_(gradient)
+                )
+            )
+        return output
+
+    mended.mends_gradient = True
+    return mended
 
 
 def stop_background_loading():

@@ -289,3 +289,17 @@ def test_the_checkpoint_that_the_first_of_several_processes_sends_to_the_others_
     torch.save({"model": {"weight": utils._TensorPlaceholder(3)}}, sent)
     sent.seek(0)
     assert torch.load(sent)["model"]["weight"].index == 3
+
+
+@pytest.mark.parametrize("turned", ["output", "input"])
+def test_the_gradient_of_gelu_does_not_depend_on_the_order_in_memory(turned):
+    """torch 2.0.1 alone fails here."""
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        x = torch.randn(2, 8, 41).to(dtype).requires_grad_()
+        direction = torch.randn(2, 41, 8).to(dtype)
+        y = torch.nn.GELU()(x if turned == "output" else x.transpose(1, 2))
+        (y.transpose(1, 2) if turned == "output" else y).backward(direction)
+        gradients.append(x.grad.double())
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)

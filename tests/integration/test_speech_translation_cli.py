@@ -99,7 +99,7 @@ def test_training_that_is_interrupted_goes_on_from_its_last_checkpoint(prepared_
         if "num_updates=7" in line:
             process.send_signal(signal.SIGINT)
             break
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode != 0
     saved = load_checkpoint_file(tmp_path / "out" / "checkpoint_last.pt")["optimizer_history"][-1][
         "num_updates"
