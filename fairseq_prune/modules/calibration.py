@@ -66,7 +66,12 @@ def layer_costs(hubert: TokenPrunedHubert, samples: Sequence[int], shares: Tenso
         for layer, size in enumerate(hubert.shapes.layer_sizes()):
             sizes = hubert.encoder.embedding_dim, size.units, size.heads
             macs = transformer_layer_macs(
-                before * frames, after * frames, *sizes, False, hubert.shapes.head_dim
+                before * frames,
+                after * frames,
+                *sizes,
+                False,
+                hubert.shapes.head_dim,
+                hubert.shapes.gate_units,
             )
             scoring = size.heads * (before * frames).square() * scored
             costs[layer] += macs["attention"] + macs["feed_forward"] + scoring

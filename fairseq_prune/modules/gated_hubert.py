@@ -13,7 +13,6 @@ from fairseq_prune.modules.frames import Frames
 from fairseq_prune.modules.gated_layers import GatedConv1d, GatedLinear, OpenChannelNorm
 from fairseq_prune.modules.hubert import TokenPrunedHubert
 from fairseq_prune.modules.hubert_shapes import HubertShapes
-from fairseq_prune.modules.relative_position import GATE_UNITS
 from fairseq_prune.pruning.counting import LayerSize, Size, hubert_prunable_parameters
 from fairseq_prune.pruning.hard_concrete import HardConcrete
 
@@ -213,7 +212,7 @@ class GatedHubert(TokenPrunedHubert):
             self.shapes.head_dim,
             layers,
             self.cfg.layer_norm_first,
-            GATE_UNITS * (self.shapes.head_dim + 1) if self.shapes.relative_buckets else 0,
+            self.shapes.gate_units * (self.shapes.head_dim + 1),
         )
 
     def _expected_sizes(self) -> tuple[list[Size], list[LayerSize]]:

@@ -191,6 +191,7 @@ class TokenPrunedHubert(HubertModel):
             pos_conv.groups,
             frames,
             [scored and after < before for before, after in zip(frames, frames[1:])],
+            self.shapes.gate_units,
         )
 
     def _mask(self, x: Tensor, lengths: list[int]) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from fairseq_prune.pruning.counting import LayerSize
 
+GATE_UNITS = 8  # of the linear map in front of the two gates of WavLM's heads, four for each
+
 
 @dataclass(frozen=True)
 class HubertShapes:
@@ -79,6 +81,11 @@ class HubertShapes:
         return {
             name: list(value) if name in ("heads", "units") else value for name, value in asdict(self).items()
         }
+
+    @property
+    def gate_units(self) -> int:
+        """Outputs of the linear map to the gates of relative positions; 0 without these."""
+        return GATE_UNITS if self.relative_buckets else 0
 
     def layer_sizes(self) -> list[LayerSize]:
         """For `pruning.counting`."""

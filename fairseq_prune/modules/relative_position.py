@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_prune.modules.frames import Frames
-from fairseq_prune.modules.hubert_shapes import HubertShapes
-
-GATE_UNITS = 8  # of the linear map in front of the two gates of a head, four for each
+from fairseq_prune.modules.hubert_shapes import GATE_UNITS, HubertShapes
 
 
 def relative_buckets(offsets: Tensor, buckets: int, max_distance: int) -> Tensor:

@@ -44,7 +44,14 @@ def extractor_macs(samples: int, conv_layers: Sequence[tuple[Size, int, int]]) -
 
 
 def transformer_layer_macs(
-    frames: int, kept: int, dim: int, ffn_dim: Size, heads: Size, scored: bool = False, head_dim: int = 0
+    frames: int,
+    kept: int,
+    dim: int,
+    ffn_dim: Size,
+    heads: Size,
+    scored: bool = False,
+    head_dim: int = 0,
+    gate_units: int = 0,
 ) -> dict[str, Size]:
     """MACs of a layer that drops frames between its attention and its feed-forward block.
 
@@ -53,9 +60,10 @@ def transformer_layer_macs(
         dim, ffn_dim, heads: of the layer.
         scored: the attention that frames receive is summed over heads and queries.
         head_dim: width of a head; 0: the heads share ``dim``.
+        gate_units: outputs of WavLM's linear map from each head's part of a frame to its gates.
     """
     inner = heads * head_dim if head_dim else dim
-    attention = 4 * frames * dim * inner + 2 * frames * frames * inner
+    attention = (4 * dim + gate_units) * frames * inner + 2 * frames * frames * inner
     if scored:
         attention += heads * frames * frames
     return {"attention": attention, "feed_forward": 2 * kept * dim * ffn_dim}
@@ -72,6 +80,7 @@ def hubert_macs(
     conv_pos_groups: int,
     frames: Sequence[int],
     scored: Sequence[bool],
+    gate_units: int = 0,
 ) -> dict[str, Size]:
     """MACs of HuBERT by stage, for one utterance.
 
@@ -84,6 +93,7 @@ def hubert_macs(
         conv_pos, conv_pos_groups: kernel and groups of the positional convolution.
         frames: entering the first layer, and leaving each layer.
         scored: whether each layer computes the attention received.
+        gate_units: of WavLM's relative positions, see `transformer_layer_macs`.
 
     Returns:
         MACs under "extractor", "positional" (the projection to ``dim`` and the positional convolution),
@@ -99,7 +109,8 @@ def hubert_macs(
         "feed_forward": 0,
     }
     for before, after, layer, is_scored in zip(frames, frames[1:], layers, scored):
-        counts = transformer_layer_macs(before, after, dim, layer.units, layer.heads, is_scored, head_dim)
+        sizes = dim, layer.units, layer.heads
+        counts = transformer_layer_macs(before, after, *sizes, is_scored, head_dim, gate_units)
         for stage, count in counts.items():
             macs[stage] += count
     macs["total"] = sum(macs.values())

@@ -304,6 +304,20 @@ def test_macs_of_a_cut_model_equal_torchs_own_count(form):
     assert small.macs(32000)["total"] == counter.get_total_flops() // 2
 
 
+@pytest.mark.parametrize("ratio", [1.0, 0.7])
+def test_macs_of_wavlm_equal_torchs_own_count(ratio):
+    """Their gates of relative positions are linear maps; the product with the positions is none."""
+    flop_counter = pytest.importorskip("torch.utils.flop_counter", reason="torch 2.0 has no flop counter")
+    shapes = HubertShapes([4, 1, 0, 2], [96, 7, 20, 0], 16, True, relative_buckets=32, relative_distance=64)
+    wavlm = TokenPrunedHubert(
+        HubertConfig(**SIZES), TokenPruning([1.0, ratio, 1.0, ratio]), shapes=shapes
+    ).eval()
+    backend = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    with torch.no_grad(), torchs_own(), backend, flop_counter.FlopCounterMode(display=False) as counter:
+        wavlm(torch.randn(1, 32000), [32000])
+    assert wavlm.macs(32000)["total"] == counter.get_total_flops() // 2
+
+
 SHAPES = HubertShapes([1, 1], [1, 1], 8, True).to_dict()
 
 
