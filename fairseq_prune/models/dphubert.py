@@ -65,20 +65,24 @@ def parse_gating(text: str) -> Optional[Gating]:
     """The gates that ``prune`` asks for, None for no gates.
 
     Raises:
-        ValueError: an unknown kind, or a drop probability that is none.
+        ValueError: an unknown kind, one that stands there twice, or a drop probability that is none.
     """
     if text.strip() in ("", "none"):
         return None
-    drops: dict[str, Optional[float]] = dict.fromkeys(GATED)
-    for item in text.split(","):
-        kind, _, drop = item.strip().partition("=")
-        if kind not in drops:
+    drops: dict[str, Optional[float]] = {}
+    for item in map(str.strip, text.split(",")):
+        kind, equals, drop = item.partition("=")
+        if kind not in GATED:
             raise ValueError(f"--prune: found {kind!r}, expected none, or some of {', '.join(GATED)}")
+        if kind in drops:
+            raise ValueError(f"--prune: found {kind} twice in {text!r}")
         try:
-            drops[kind] = float(drop) if drop else getattr(Gating, kind)
+            drops[kind] = float(drop) if equals else getattr(Gating, kind)
         except ValueError:
-            raise ValueError(f"--prune: found {item.strip()!r}, expected a number behind =") from None
-    return Gating(**drops)
+            drops[kind] = 0.0
+        if not 0 < drops[kind] < 1:
+            raise ValueError(f"--prune: found {item!r}, expected a drop probability between 0 and 1 behind =")
+    return Gating(**{**dict.fromkeys(GATED), **drops})
 
 
 def load_encoder(encoder: Union[TokenPrunedHubert, GatedHubert], checkpoint: HubertCheckpoint, path) -> None:
@@ -161,7 +165,7 @@ class DPHubert(BaseFairseqModel):
         maps = MAPS[str(cfg.distill_by)](groups, student.encoder.embedding_dim, teacher_dim)
         if cfg.maps_path:
             load_maps(maps, cfg.maps_path)
-        freeze_unused(student)
+        freeze_unused(student, groups, cfg.distill_by)
         keep_in_checkpoint(
             cfg,
             student_config=json.dumps(architecture),
@@ -242,8 +246,20 @@ def check_layers(groups: list[list[int]], distill_by, student: TokenPrunedHubert
         )
 
 
-def freeze_unused(student: TokenPrunedHubert) -> None:
-    """Parameters that distillation gives no gradient, which fairseq's default --ddp-backend stops at."""
+def freeze_unused(student: TokenPrunedHubert, groups: list[list[int]], distill_by) -> None:
+    """Parameters that distillation gives no gradient, which fairseq's default --ddp-backend stops at.
+
+    Among them are the layers above the highest that is learned. Their gates are not: size alone closes these.
+    """
     student.mask_emb.requires_grad_(False)
-    if student.encoder.layer_norm_first:  # hidden states are taken before the last norm
-        student.encoder.layer_norm.requires_grad_(False)
+    encoder, positions = student.encoder, student.relative_position
+    if encoder.layer_norm_first:  # hidden states are taken before the last norm
+        encoder.layer_norm.requires_grad_(False)
+    if str(distill_by) == "heads":  # which read the last layer
+        return
+    highest = max(layer for group in groups for layer in group)
+    encoder.layers[highest:].requires_grad_(False)
+    if positions is not None:
+        for index, gate in positions.layers.items():
+            gate.requires_grad_(int(index) < highest)
+        positions.table.requires_grad_(any(student.shapes.heads[:highest]))

@@ -6,11 +6,12 @@ import pytest
 import torch
 from fairseq import models
 from omegaconf import OmegaConf
+from small_encoder import make_encoder
 from tones import write_hubert, write_tones
 
 from fairseq_prune.criterions.distill_prune import DistillPruneCriterion
 from fairseq_prune.data.waveform_manifest import write_waveform_manifest
-from fairseq_prune.models.dphubert import DPHubertConfig
+from fairseq_prune.models.dphubert import DPHubertConfig, freeze_unused, parse_distill_layers
 from fairseq_prune.optim.adam_with_gates import GATES
 from fairseq_prune.tasks.ssl_distillation import SSLDistillationConfig, SSLDistillationTask
 
@@ -99,6 +100,19 @@ def test_all_that_is_trained_gets_a_gradient_as_pytorch_ddp_demands(teacher, tmp
         assert without == []
 
 
+@pytest.mark.parametrize("relative", [{}, {"relative_buckets": 32, "relative_distance": 64}])
+@pytest.mark.parametrize("learned", ["0", "0|1", "1,2"])
+def test_layers_above_those_that_are_learned_are_frozen(learned, relative):
+    student = make_encoder(**relative)
+    freeze_unused(student, parse_distill_layers(learned), "layers")
+    highest = int(learned[-1])
+    states, _ = student.train().layer_outputs(torch.randn(1, 6400), [6400])
+    states[highest].sum().backward()
+    trained = {name for name, p in student.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in student.named_parameters() if p.grad is not None}
+    assert any(name.startswith("encoder.layers.0") for name in trained) == (highest > 0)
+
+
 @pytest.mark.parametrize("kind", ["parameters", "macs"])
 def test_the_loss_is_the_distance_and_the_lagrangian_term(teacher, kind):
     model = build(teacher)[0].eval()
@@ -154,7 +168,9 @@ def test_only_what_is_asked_for_gets_gates(teacher):
         ({"distill_layers": "last"}, "--distill-layers: found 'last'"),
         ({"prune": "heads"}, "--prune: found 'heads', expected none, or some of conv_channels"),
         ({"prune": "attention_heads=much"}, "--prune: found 'attention_heads=much'"),
-        ({"prune": "attention_heads=1"}, "initial drop of a gate: found 1.0"),
+        ({"prune": "attention_heads=1"}, "--prune: found 'attention_heads=1', expected a drop probability"),
+        ({"prune": "attention_heads="}, "--prune: found 'attention_heads=', expected a drop probability"),
+        ({"prune": "conv_channels,conv_channels=0.5"}, "--prune: found conv_channels twice"),
         ({"teacher_path": None}, "neither --teacher-path nor --student-path"),
     ],
 )
