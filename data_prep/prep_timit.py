@@ -7,12 +7,15 @@ Writes  OUT/{train,dev,test}.{tsv,phn}      462, 50 and 24 speakers without SA s
 
     prep_timit.py --root TIMIT --out data               39 classes, as the published wav2vec 2.0 was trained on
     prep_timit.py --root TIMIT --out data --phones 48   scripts/transcribe.py scores on 39 classes all the same
+    prep_timit.py --root TIMIT --out data --manifest    for a Whisper, that is task spoken_language_understanding:
+                                                        OUT/{train,dev,test}.tsv alone, with the phones as target text
 
 The glottal stop q is left out of 39 and 48 classes. OUT appears when all of it is complete.
 """
 
 import argparse
 import sys
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
@@ -23,6 +26,7 @@ from timit_layout import SIZES, Sentence, find_sentences, read_phones
 from tqdm import tqdm
 
 from fairseq_prune.data.audio import SAMPLE_RATE
+from fairseq_prune.data.manifest import Utterance, write_manifest
 from fairseq_prune.data.recognition import Labelled, count_labels, write_dictionary, write_split
 from fairseq_prune.data.timit_phones import PHONES, fold
 
@@ -39,6 +43,13 @@ def labels(sentence: Sentence, classes: int) -> str:
         if str(error).startswith(str(sentence.phones)):
             raise
         raise ValueError(f"{sentence.phones}: {error}") from None
+
+
+def targets(root: Path, sentences: Iterable[Sentence], labelled: Iterable[Labelled]) -> Iterator[Utterance]:
+    """Rows of a manifest, with the phones as target text."""
+    for sentence, (path, samples, phones, _) in zip(sentences, labelled):
+        name = f"{sentence.speaker}-{sentence.name}"
+        yield Utterance(name, str(root / path), 0, samples, "", phones, sentence.speaker)
 
 
 def check_sizes(splits: dict[str, list[Sentence]]) -> None:
@@ -80,11 +91,16 @@ def prepare(args) -> None:
             with ThreadPoolExecutor(args.threads) as pool:
                 seen = tqdm(pool.map(look, sentences), split, len(sentences), unit="file", disable=None)
                 written[split] = list(seen)
-            write_split(folder, split, root, written[split], kind="phn")
+            if args.manifest:
+                write_manifest(folder / f"{split}.tsv", targets(root, sentences, written[split]))
+            else:
+                write_split(folder, split, root, written[split], kind="phn")
             hours = sum(utterance.samples for utterance in written[split]) / SAMPLE_RATE / 3600
             speakers = len({sentence.speaker for sentence in sentences})
             phones = sum(count_labels(written[split]).values())
             print(f"{split:<8}{hours:>8.2f}{len(sentences):>12,}{speakers:>10}{phones:>10,}")
+        if args.manifest:
+            return
         counts = count_labels(utterance for split in written.values() for utterance in split)
         write_dictionary(folder / "dict.phn.txt", PHONES[args.phones], counts)
 
@@ -98,6 +114,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder to make, the DATA of fairseq-train")
     add("--overwrite", action="store_true", help="replace an --out that exists")
     add("--phones", type=int, choices=sorted(PHONES), default=39, help="classes to train on (%(default)s)")
+    add("--manifest", action="store_true", help="write manifests of the task spoken_language_understanding")
     add("--incomplete", action="store_true", help="take a corpus that lacks speakers or sentences")
     add("--convert", action="store_true", help="write 16 kHz FLAC copies to OUT/audio and list those")
     add("--threads", type=int, default=8, help="files read at a time (%(default)s)")

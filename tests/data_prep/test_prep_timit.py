@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from fairseq_prune.data.manifest import check_audio, read_manifest
 from fairseq_prune.data.recognition import read_dictionary, read_split
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
@@ -121,6 +122,18 @@ def test_converted_copies_are_flac(run, tmp_path):
     assert run("--incomplete", "--convert")[0] == 0
     audio = read_split(tmp_path / "out", "test", "phn").audio
     assert {soundfile.info(audio.root / path).format for path in audio.paths} == {"FLAC"}
+
+
+@pytest.mark.parametrize("convert", [[], ["--convert"]])
+def test_manifests_have_the_phones_as_target_text(convert, run, tmp_path):
+    write_tree(tmp_path / "TIMIT", str.upper, ".WAV")
+    assert run("--incomplete", "--manifest", *convert)[0] == 0
+    rows = read_manifest(tmp_path / "out" / "train.tsv")
+    check_audio(rows, tmp_path / "out")
+    assert [row.id for row in rows] == ["fcjf0-si1027", "fcjf0-sx37", "mjwt0-si1027", "mjwt0-sx37"]
+    assert {(row.tgt_text, row.n_frames) for row in rows} == {("sil ih sil sh", SAMPLES)}
+    written = {path.name for path in (tmp_path / "out").glob("*.*")}
+    assert written == {"train.tsv", "dev.tsv", "test.tsv"}
 
 
 def test_the_speakers_are_the_standard_ones():

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import fairseq
 import pytest
+import torch
 import yaml
 from command_lines import BIN, ROOT
 from pretrained_recogniser import SMALL, save_wav2vec, write_corpus
+from slu_corpus import small_whisper, write_data
 
 PRELOAD = "fairseq.tasks fairseq_cli.hydra_train"  # not this package: --user-dir is tested
 CONFIGS = ROOT / "examples" / "parp" / "config"
-FINE_TUNINGS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "digits_pretraining")
+OTHERS = ("digits_pretraining", "whisper_tiny_en")  # than the fine-tunings with CTC
+FINE_TUNINGS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OTHERS)
 PUBLISHED = Path(fairseq.__file__).parent / "examples" / "wav2vec" / "config" / "finetuning"
 
 
@@ -89,6 +92,26 @@ def test_the_small_model_is_pretrained_and_fine_tuned(folder, forks):
     keys = ("model.prune_method=mpi", "model.prune_sparsity=0.7", "checkpoint.save_dir=omp")
     output = train(forks, folder, "digits", *keys, "checkpoint.finetune_from_model=dense/checkpoint_last.pt")
     assert "sparsity=0.7" in output and (folder / "omp" / "checkpoint_last.pt").is_file()
+
+
+def test_the_configuration_of_whisper_fine_tunes_sparsely(forks, tmp_path):
+    write_data(tmp_path / "data")
+    small_whisper(tmp_path / "whisper.pt")
+    tiny("whisper_tiny_en", tmp_path)
+    changed = read(tmp_path / "whisper_tiny_en.yaml")
+    del changed["model"]["mask_channel_length"], changed["task"]["normalize"]
+    changed["model"]["whisper_path"] = str(tmp_path / "whisper.pt")
+    (tmp_path / "whisper_tiny_en.yaml").write_text(yaml.safe_dump(changed))
+    output = train(forks, tmp_path, "whisper_tiny_en")
+    assert "sparsity=0.5" in output.replace('"sparsity": "0.5"', "sparsity=0.5"), output
+    state = torch.load(tmp_path / "whisper_tiny_en" / "checkpoint_best.pt", weights_only=False)
+    pruned = [
+        value.flatten()
+        for name, value in state["model"].items()
+        if "layers." in name and ("self_attn." in name or ".fc" in name)
+    ]
+    zeros = (torch.cat(pruned) == 0).float().mean()
+    assert abs(float(zeros) - 0.5) < 0.01
 
 
 @pytest.mark.parametrize("size, published", [("base", "base"), ("large", "vox")])
