@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# DPHuBERT on real spoken digits, about an hour on one core: run.sh FSDD_DIR OUT
+# DPHuBERT on real spoken digits, about half an hour on one core: run.sh FSDD_DIR OUT
 # What is there already is not made again. Needs the environment of scripts/setup_env.sh.
 set -euo pipefail
 fsdd=$1
