@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairseq_prune.checkpoints.hubert_architecture import parse_conv_layers
+from fairseq_prune.checkpoints.dphubert_config import check_dphubert_config, is_wavlm
 from fairseq_prune.checkpoints.torchaudio_layout import EXTRACTOR_MODES, from_torchaudio, to_torchaudio
 from fairseq_prune.modules.hubert import TokenPrunedHubert
 from fairseq_prune.modules.hubert_shapes import HubertShapes
@@ -167,27 +167,27 @@ def read_dphubert_file(checkpoint: dict, path) -> tuple[dict[str, Any], bool, di
         (fields of `HubertCheckpoint.config`, normalize, weights under fairseq's names)
 
     Raises:
-        ValueError: an entry is missing, or means what our encoder has no place for.
+        ValueError: an entry or a weight is missing, or means what our encoder has no place for.
     """
     config, weights = checkpoint["config"], dict(checkpoint["state_dict"])
+    check_dphubert_config(config, path)
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{path}: {name} is {value!r}, expected a tensor")
+    architecture = _architecture(config, _is_scaled(weights))
     try:
-        architecture = _architecture(config, _is_scaled(weights), path)
         return architecture, config["normalize_waveform"], _weights(config, weights)
     except KeyError as error:
         raise ValueError(f"{path}: no file of DPHuBERT: it has no {error}") from error
 
 
-def _architecture(config, scaled, path) -> dict[str, Any]:
+def _architecture(config, scaled) -> dict[str, Any]:
     modes = {theirs: ours for ours, theirs in EXTRACTOR_MODES.items()}
     convolutions = [tuple(layer) for layer in config["extractor_conv_layer_config"]]
-    parse_conv_layers(str(convolutions))
-    wavlm = "encoder_remaining_heads" in config
+    wavlm = is_wavlm(config)
     if wavlm:
         heads = [len(kept) for kept in config["encoder_remaining_heads"]]
-        totals = set(config["encoder_total_num_heads"])
-        if len(totals) != 1:
-            raise ValueError(f"{path}: encoder_total_num_heads is {sorted(totals)}, expected one number")
-        head_dim = config["encoder_embed_dim"] // totals.pop()
+        head_dim = config["encoder_embed_dim"] // config["encoder_total_num_heads"][0]
     else:
         heads, head_dim = config["encoder_num_heads"], config["encoder_head_dim"]
     used = config["encoder_use_attention"]
@@ -222,7 +222,7 @@ def _architecture(config, scaled, path) -> dict[str, Any]:
 def _weights(config, weights) -> dict[str, Tensor]:
     dim = config["encoder_embed_dim"]
     relative = {}
-    if "encoder_remaining_heads" in config:
+    if is_wavlm(config):
         relative["relative_position.table.weight"] = weights.pop(TABLE)
         for index, kept in enumerate(config["encoder_remaining_heads"]):
             if not (kept and config["encoder_use_attention"][index]):

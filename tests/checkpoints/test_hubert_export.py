@@ -9,6 +9,7 @@ from fairseq.models.hubert import HubertConfig
 from small_encoder import CHANNELS, make_encoder
 from tones import SMALL_HUBERT, write_hubert
 
+from fairseq_prune.checkpoints.dphubert_file import dphubert_file
 from fairseq_prune.checkpoints.hubert import read_hubert
 from fairseq_prune.checkpoints.hubert_architecture import build_encoder
 from fairseq_prune.checkpoints.hubert_export import FORMATS
@@ -209,11 +210,39 @@ def test_a_difference_is_an_error(tmp_path, monkeypatch):
         export(encoder, "torchaudio", tmp_path / "x")
 
 
-def test_a_published_file_that_lacks_an_entry_is_named(tmp_path):
-    content = torch.load(export(make_encoder(), "dphubert", tmp_path / "x.pth"), weights_only=True)
-    del content["config"]["encoder_head_dim"]
+@pytest.mark.parametrize(
+    ("entry", "value", "message"),
+    [
+        ("encoder_head_dim", None, "no file of DPHuBERT: it has no 'encoder_head_dim'"),
+        ("encoder_head_dim", 0, "encoder_head_dim is 0, expected a whole number above 0"),
+        ("extractor_mode", "batch_norm", "extractor_mode is 'batch_norm', expected group_norm or layer_norm"),
+        ("encoder_num_heads", 4, "encoder_num_heads is 4, expected a list of whole numbers"),
+        ("encoder_num_heads", [4], "encoder_num_heads is [4], expected one for each of the 2 layers"),
+        (
+            "encoder_use_attention",
+            [1, 1],
+            "encoder_use_attention is [1, 1], expected a list of true or false",
+        ),
+        ("extractor_conv_layer_config", [(8, 10)], "expected (channels, kernel, stride) of each layer"),
+        ("normalize_waveform", "no", "normalize_waveform is 'no', expected true or false"),
+    ],
+)
+def test_a_published_file_with_a_bad_entry_is_named(entry, value, message, tmp_path):
+    content = dphubert_file(make_encoder())
+    content["config"][entry] = value
+    if value is None:
+        del content["config"][entry]
     torch.save(content, tmp_path / "y.pth")
-    with pytest.raises(ValueError, match="y.pth: no file of DPHuBERT: it has no 'encoder_head_dim'"):
+    with pytest.raises(ValueError) as caught:
+        read_hubert(tmp_path / "y.pth")
+    assert str(caught.value).startswith(f"{tmp_path}/y.pth: ") and message in str(caught.value)
+
+
+def test_heads_that_a_published_wavlm_cannot_have_are_named(tmp_path):
+    content = dphubert_file(make_encoder(relative_buckets=32, relative_distance=64))
+    content["config"]["encoder_remaining_heads"][1] = [0, 4]
+    torch.save(content, tmp_path / "y.pth")
+    with pytest.raises(ValueError, match="encoder_remaining_heads is .* expected some of the heads 0 to 3"):
         read_hubert(tmp_path / "y.pth")
 
 
