@@ -137,6 +137,8 @@ class BPETokenizer:
         """Text of token ids ``(tokens,)``, or of their symbols with spaces between; special tokens are skipped."""
         if isinstance(tokens, str):
             tokens = [self.dictionary.indices[symbol] for symbol in tokens.split()]
+        elif isinstance(tokens, torch.Tensor):
+            tokens = tokens.tolist()  # one by one each would wait for the device
         ids = [index for index in map(int, tokens) if index not in self._special_ids]
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 

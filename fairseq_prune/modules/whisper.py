@@ -114,7 +114,7 @@ class WhisperEncoder(FairseqEncoder):
 
         Returns:
             "encoder_out": [(batch, frames, dim)], a frame every 20 ms; "encoder_padding_mask": [(batch, frames)],
-            True on padding, or [] where nothing is padding; "rows": [], see `reorder_encoder_out`.
+            True on padding, or [] where nothing is; "rows": [], see `reorder_encoder_out`.
 
         Raises:
             ValueError: a clip is longer than the positions.
@@ -127,7 +127,7 @@ class WhisperEncoder(FairseqEncoder):
         padding = None
         if self.audio_context == "30s":
             x = with_silence(x, src_lengths, limit)
-        elif int(src_lengths.min()) < mel_frames:
+        elif src_lengths.is_cuda or int(src_lengths.min()) < mel_frames:  # a look would wait for the device
             padding = ~valid_positions(src_lengths, mel_frames)
             x = x.masked_fill(padding[..., None], 0)
         return {

@@ -52,6 +52,12 @@ class PromptedEnsemble(EnsembleModel):
             "suppressed_first", torch.tensor(suppressed_first, dtype=torch.long), persistent=False
         )
 
+    def forward_encoder(self, net_input: dict[str, Tensor]):
+        self.to(
+            net_input["src_tokens"].device
+        )  # fairseq moves models, but not a generator that has been built of them
+        return super().forward_encoder(net_input)
+
     def forward_decoder(self, tokens: Tensor, encoder_outs, incremental_states, temperature: float = 1.0):
         """Log-probabilities (rows, vocabulary) of what follows ``tokens`` (rows, tokens)."""
         prompted = torch.cat([self.before.expand(len(tokens), -1), tokens], dim=1)

@@ -3,7 +3,7 @@ import torch
 from small_whisper import SIZES, clips, huggingface_whisper, our_names, small_tokenizer, small_whisper
 from transformers.generation import GenerationMixin
 
-from fairseq_prune.modules.whisper_generation import WhisperGenerator, suppressed_tokens
+from fairseq_prune.modules.whisper_generation import PromptedEnsemble, WhisperGenerator, suppressed_tokens
 
 FRAMES = 2 * SIZES["max_source_positions"]
 TOKENIZER = small_tokenizer()
@@ -73,6 +73,17 @@ def test_the_forced_prefix_counts_neither_in_tokens_nor_in_scores(pair):
     expected = scores.gather(1, tokens[:, None])[:, 0]
     torch.testing.assert_close(best["positional_scores"], expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(best["score"], expected.mean(), rtol=0, atol=1e-4)
+
+
+def test_a_generator_follows_its_model_to_another_device():
+    model = small_whisper()
+    ensemble = PromptedEnsemble([model], PREFIX, [5, 6], [7])
+    model.to("meta")
+    features, lengths = (part.to("meta") for part in clips(FRAMES, FRAMES))
+    encoded = ensemble.forward_encoder({"src_tokens": features, "src_lengths": lengths})
+    tokens = torch.empty(2, 1, dtype=torch.long, device="meta")
+    log_probs, _ = ensemble.forward_decoder(tokens, encoded, [{}])
+    assert log_probs.is_meta and log_probs.shape == (2, len(TOKENIZER))
 
 
 def test_another_language_is_another_prefix(pair):
