@@ -185,14 +185,12 @@ class DeltaLMEncoder(VocabularyStamp, TransformerEncoderBase):
 
         Args:
             x: (batch, frames, dim), token embeddings or speech frames.
-            padding_mask: (batch, frames), True on padding, or None.
+            padding_mask: (batch, frames), True on padding; None where nothing is padded, which is faster.
             first_layer: index of the first layer to run, 0 for all.
 
         Returns:
             (batch, frames, dim).
         """
-        if padding_mask is not None and not padding_mask.any():
-            padding_mask = None
         below = {id(self.layers[index]) for index in range(first_layer)}
         x = x.transpose(0, 1)  # (frames, batch, dim)
         for layer in self.layers:  # iterating is what draws the layers that LayerDrop skips
