@@ -8,10 +8,13 @@ import pytest
 import torch
 from fairseq import models
 from fairseq.data import Dictionary
+from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
+from small_speech_model import SMALL, dictionary, make_task, speech
 
 from fairseq_prune.checkpoints.pruned_hubert import materialise, save_pruned_hubert
 from fairseq_prune.models.hubert_ctc_parp import HubertCtcParpConfig
+from fairseq_prune.models.hubert_deltalm_config import HubertDeltaLMTinyConfig
 from fairseq_prune.models.pruned_hubert import PrunedHubert, PrunedHubertConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoints"))
@@ -62,6 +65,36 @@ def test_fairseqs_ctc_fine_tuning_takes_a_compressed_encoder_and_sets_its_option
     with torch.no_grad():
         features, _ = model.eval().w2v_encoder.w2v_model.extract_features(source, padding)
         torch.testing.assert_close(features, small(source, [8000, 5000]).x)
+
+
+def test_a_translation_model_on_it_drops_frames_learns_and_translates(compressed):
+    small, path = compressed
+    decoder = {name: value for name, value in SMALL.items() if name.startswith("deltalm")}
+    options = HubertDeltaLMTinyConfig(hubert_path=path, token_keep_ratio=0.7, **decoder)
+    cfg = OmegaConf.create({"model": OmegaConf.structured(options)}).model
+    cfg._name = "hubert_deltalm_tiny"
+    model, batch = models.build_model(cfg, make_task()), speech(8000, 5000)
+    hubert = model.encoder.hubert
+    attends = [size > 0 for size in small.shapes.heads]
+    assert hubert.shapes == small.shapes and hubert.frame_counts(8000)[-1] < 24 and any(attends)
+    before, *after = hubert.frame_counts(8000)
+    for count, drops in zip(after, attends):  # a layer without attention has nothing to choose frames by
+        assert (count < before) == drops
+        before = count
+    logits, _ = model.train()(**batch, prev_output_tokens=torch.randint(4, 20, (2, 3)))
+    logits.sum().backward()
+    assert all(p.grad is not None for p in hubert.encoder.layers.parameters() if p.requires_grad)
+    again = models.build_model(cfg, make_task())  # of the options that a checkpoint keeps
+    again.load_state_dict(model.state_dict())
+    found = [
+        SequenceGenerator([m.eval()], dictionary(20, "t"), beam_size=2, max_len_b=5).generate(
+            [m], {"net_input": batch}
+        )
+        for m in (model, again)
+    ]
+    assert [len(sentence) for sentence in found[0]] == [2, 2]
+    for first, second in zip(*found):
+        assert torch.equal(first[0]["tokens"], second[0]["tokens"])
 
 
 def test_its_configuration_tells_all_that_the_next_start_needs(compressed, tmp_path):
