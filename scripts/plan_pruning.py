@@ -10,14 +10,12 @@ of the calibration set, alone in its batch, on this machine. With --dev-split, c
 every first layer on compete with the plan, and the one of the least loss on that split wins.
 """
 
-import argparse
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from _cli import positive, run
+from _cli import PlainParser, positive, run
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.report import table
@@ -33,13 +31,18 @@ from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import check_audio, read_manifest
 from fairseq_prune.data.waveform_manifest import read_waveform_manifest
 from fairseq_prune.inference import Translator
-from fairseq_prune.modules.calibration import attention_received, encoder_macs, layer_costs, lost_attention
+from fairseq_prune.modules.calibration import (
+    attention_received,
+    encoder_macs,
+    keeping,
+    layer_costs,
+    lost_attention,
+)
 from fairseq_prune.pruning.planning import plan_keep_ratios
-from fairseq_prune.pruning.schedules import layer_keep_ratios
+from fairseq_prune.pruning.schedules import check_keep_ratio, layer_keep_ratios
 
-SHARES = torch.linspace(
-    0.02, 1.0, 99, dtype=torch.float64
-)  # of the frames; what schedules are searched among
+# of the frames; what schedules are searched among
+SHARES = torch.linspace(0.02, 1.0, 99, dtype=torch.float64)
 
 
 def load(path):
@@ -78,22 +81,20 @@ def calibration_set(args):
 @torch.inference_mode()
 def milliseconds(hubert, waveforms, keep_ratios, repeats=3):
     """Mean over utterances of the median over repeats."""
-    pruning, hubert.pruning = hubert.pruning, replace(hubert.pruning, keep_ratios=keep_ratios)
     times = np.zeros((repeats + 1, len(waveforms)))
-    for repeat in range(repeats + 1):
-        for i, waveform in enumerate(waveforms):
-            start = time.perf_counter()
-            hubert(waveform.unsqueeze(0), [len(waveform)])
-            times[repeat, i] = time.perf_counter() - start
-    hubert.pruning = pruning
+    with keeping(hubert, keep_ratios):
+        for repeat in range(repeats + 1):
+            for i, waveform in enumerate(waveforms):
+                start = time.perf_counter()
+                hubert(waveform.unsqueeze(0), [len(waveform)])
+                times[repeat, i] = time.perf_counter() - start
     return 1000 * np.median(times[1:], axis=0).mean()
 
 
 @torch.inference_mode()
 def loss_on(translator, utterances, waveforms, keep_ratios, batch_size):
     """Nats for each token of the translations."""
-    hubert, vocabulary = translator.hubert, translator.task.vocabularies["target"]
-    hubert.pruning = replace(hubert.pruning, keep_ratios=keep_ratios, criterion="received")
+    vocabulary = translator.task.vocabularies["target"]
     dictionary, total, count = vocabulary.dictionary, 0.0, 0
     for indices in translator.batches(waveforms, batch_size):
         targets = [
@@ -103,7 +104,8 @@ def loss_on(translator, utterances, waveforms, keep_ratios, batch_size):
         previous = torch.cat([torch.full((len(target), 1), dictionary.eos()), target[:, :-1]], 1)
         previous[:, 1:][target[:, :-1] == dictionary.eos()] = dictionary.pad()
         sample = translator.batch([waveforms[i] for i in indices])["net_input"]
-        logits, _ = translator.model(**sample, prev_output_tokens=previous)
+        with keeping(translator.hubert, keep_ratios):
+            logits, _ = translator.model(**sample, prev_output_tokens=previous)
         losses = torch.nn.functional.cross_entropy(
             logits.float().flatten(0, 1), target.flatten(), ignore_index=dictionary.pad(), reduction="sum"
         )
@@ -143,6 +145,7 @@ def plan_for_time(hubert, waveforms, plan, budget):
 
 
 def main(args):
+    check_keep_ratio(args.least_ratio, "--least-ratio")
     hubert, translator = load(args.checkpoint)
     if args.dev_split and (translator is None or not args.data):
         raise ValueError("--dev-split needs a checkpoint of the task speech_translation, and --data")
@@ -212,14 +215,13 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.error = lambda message: parser.exit(2, f"error: {message}\n")
+    parser = PlainParser(__doc__)
     add = parser.add_argument
     add("--checkpoint", required=True, help="of the task speech_translation, or a HuBERT")
     budget = parser.add_mutually_exclusive_group(required=True)
-    budget.add_argument("--budget-macs", type=positive(float), help="share of the encoder's MACs")
+    budget.add_argument(
+        "--budget-macs", type=positive(float), help="share of the encoder's MACs, such as 0.6"
+    )
     budget.add_argument("--budget-ms", type=positive(float), help="mean milliseconds for an utterance")
     calibration = parser.add_mutually_exclusive_group(required=True)
     calibration.add_argument("--data", help="data directory (of data_prep/prep_mustc.py) to calibrate with")
@@ -228,8 +230,20 @@ if __name__ == "__main__":
     )
     add("--split", default="train", help="of --data, to calibrate with (default: train)")
     add("--dev-split", help="of --data: choose by the loss on it")
-    add("--max-utterances", type=positive(int), default=32, help="to calibrate with (default: 32)")
-    add("--max-dev-utterances", type=positive(int), default=100, help="of --dev-split (default: 100)")
-    add("--batch-size", type=positive(int), default=8, help="of --dev-split (default: 8)")
-    add("--least-ratio", type=positive(float), default=0.5, help="of any layer (default: 0.5)")
+    add("--max-utterances", type=positive(int), default=32, help="utterances to calibrate with (default: 32)")
+    add(
+        "--max-dev-utterances",
+        type=positive(int),
+        default=100,
+        help="utterances of --dev-split (default: 100)",
+    )
+    add(
+        "--batch-size", type=positive(int), default=8, help="utterances of --dev-split at a time (default: 8)"
+    )
+    add(
+        "--least-ratio",
+        type=positive(float),
+        default=0.5,
+        help="keep ratio that every layer has at least (default: 0.5)",
+    )
     run(main, parser)

@@ -1,6 +1,7 @@
 """What planning token pruning needs to know of an encoder: attention received by layer, and costs of frames."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -21,7 +22,6 @@ def attention_received(hubert: TokenPrunedHubert, waveform: Tensor) -> list[Tens
     if not all(hubert.shapes.heads):
         raise ValueError("planning: a layer of the encoder has no attention, and so drops no frames")
     received = []
-    pruning, hubert.pruning = hubert.pruning, _keeping(hubert, [1.0] * len(hubert.encoder.layers))
     attend = hubert._self_attention
 
     def scoring(index, x, frames, scored):
@@ -31,10 +31,10 @@ def attention_received(hubert: TokenPrunedHubert, waveform: Tensor) -> list[Tens
 
     hubert._self_attention = scoring  # of this object, which hides the method of the class
     try:
-        hubert(waveform.unsqueeze(0), [len(waveform)])
+        with keeping(hubert, [1.0] * len(hubert.encoder.layers)):
+            hubert(waveform.unsqueeze(0), [len(waveform)])
     finally:
         del hubert._self_attention
-        hubert.pruning = pruning
     return received
 
 
@@ -80,12 +80,18 @@ def layer_costs(hubert: TokenPrunedHubert, samples: Sequence[int], shares: Tenso
 
 def encoder_macs(hubert: TokenPrunedHubert, samples: Sequence[int], keep_ratios: Sequence[float]) -> int:
     """MACs of the whole encoder with such keep ratios, over utterances of so many samples."""
-    pruning, hubert.pruning = hubert.pruning, _keeping(hubert, keep_ratios)
-    try:
+    with keeping(hubert, keep_ratios):
         return sum(hubert.macs(count)["total"] for count in samples)
+
+
+@contextmanager
+def keeping(hubert: TokenPrunedHubert, keep_ratios: Sequence[float]) -> Iterator[None]:
+    """Within it the layers have such keep ratios by attention received, without a warm-up."""
+    before = hubert.pruning
+    hubert.pruning = replace(
+        hubert.pruning, keep_ratios=list(keep_ratios), criterion="received", warmup_updates=0
+    )
+    try:
+        yield
     finally:
-        hubert.pruning = pruning
-
-
-def _keeping(hubert: TokenPrunedHubert, keep_ratios: Sequence[float]):
-    return replace(hubert.pruning, keep_ratios=list(keep_ratios), criterion="received", warmup_updates=0)
+        hubert.pruning = before

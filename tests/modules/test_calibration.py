@@ -1,10 +1,12 @@
 """Attention received and costs of frames, against the encoder that drops them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_pruned_hubert import SAMPLES, make_hubert
 
-from fairseq_prune.modules.calibration import attention_received, encoder_macs, layer_costs
+from fairseq_prune.modules.calibration import attention_received, encoder_macs, keeping, layer_costs
 
 SHARES = torch.tensor([0.5, 0.75, 1.0], dtype=torch.float64)
 
@@ -17,6 +19,16 @@ def test_received_attention_is_that_by_which_the_first_layer_drops_frames():
     assert float(received[0].sum()) == pytest.approx(49, rel=1e-3)  # a row of the softmax sums to 1
     kept = hubert(waveform.unsqueeze(0), [SAMPLES]).positions[0]  # and the encoder prunes again as before
     assert torch.equal(kept, received[0].topk(25).indices.sort().values)
+
+
+def test_ratios_that_are_tried_out_ignore_a_warm_up_and_are_taken_back():
+    hubert = make_hubert(criterion="uniform", ratios=[0.9] * 4)
+    before = hubert.pruning = replace(hubert.pruning, warmup_updates=10)
+    hubert.set_num_updates(0)
+    assert hubert.frame_counts(SAMPLES)[-1] == 49
+    with keeping(hubert, [0.5, 1.0, 1.0, 1.0]):
+        assert hubert.frame_counts(SAMPLES)[-1] == 25 and hubert.pruning.criterion == "received"
+    assert hubert.pruning is before
 
 
 def test_costs_of_layers_are_differences_of_the_encoders_macs():
