@@ -13,24 +13,24 @@ from start=4 on) or keeps=1/1/0.8/..., dtype=bfloat16, float16 (GPU) or int8 (CP
 In every round all entries take turns, so that ratios hold on a machine that does other things. The audio is noise.
 """
 
-import argparse
 import platform
 from pathlib import Path
 
 import torch
-from _cli import positive, run
+from _cli import PlainParser, positive, run
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.entries import build_entry
 from fairseq_prune.benchmarks.measure import Setting, measure, peak_memory
 from fairseq_prune.benchmarks.report import write_report
 from fairseq_prune.benchmarks.specs import Spec
+from fairseq_prune.inference import usable_device
 
 
 def settings_of(args):
     """The lengths and batch sizes that the options ask for."""
     return [
-        Setting(seconds, batch, round(args.tokens_per_second * seconds))
+        Setting(seconds, batch, args.tokens_per_second and max(1, round(args.tokens_per_second * seconds)))
         for batch in args.batch_sizes
         for seconds in args.seconds
     ]
@@ -48,7 +48,7 @@ def machine(device, threads):
 
 def main(args):
     torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+    device = usable_device(args.device)
     specs = [Spec.parse(text) for text in args.entries]
     settings = settings_of(args)
     entries = [build_entry(spec, device, args.beam) for spec in specs]
@@ -71,19 +71,28 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.error = lambda message: parser.exit(2, f"error: {message}\n")
+    parser = PlainParser(__doc__)
     add = parser.add_argument
     add("entries", nargs="+", metavar="ENTRY", help="checkpoint or architecture, with options: see above")
-    add("--seconds", type=positive(float), nargs="+", default=[1, 3, 10, 30], help="lengths of utterances")
-    add("--batch-sizes", type=positive(int), nargs="+", default=[1, 8], help="utterances at a time")
+    add(
+        "--seconds",
+        type=positive(float),
+        nargs="+",
+        default=[1, 3, 10, 30],
+        help="lengths of utterances (default: 1 3 10 30)",
+    )
+    add(
+        "--batch-sizes",
+        type=positive(int),
+        nargs="+",
+        default=[1, 8],
+        help="utterances at a time (default: 1 8)",
+    )
     add(
         "--tokens-per-second",
         type=positive(float),
         default=0,
-        help="translate by beam search into so many tokens; without it, encoders alone",
+        help="of audio: translate by beam search into so many tokens (default: encoders alone)",
     )
     add("--beam", type=positive(int), default=5, help="beam size (default: 5)")
     add("--rounds", type=positive(int), default=5, help="timed rounds (default: 5)")

@@ -9,18 +9,18 @@ compressed, bfloat16 or int8. The sizes are real, the weights random, except tho
 depend on them. Quality does: that is measured where models are trained (examples/, scripts/sweep_pruning.py).
 """
 
-import argparse
 from pathlib import Path
 
 import torch
-from _cli import positive, run
-from benchmark import machine
+from _cli import PlainParser, positive, run
+from benchmark import machine, settings_of
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.entries import build_entry
-from fairseq_prune.benchmarks.measure import Setting, measure, peak_memory
+from fairseq_prune.benchmarks.measure import measure, peak_memory
 from fairseq_prune.benchmarks.report import table, write_report
-from fairseq_prune.benchmarks.specs import Spec
+from fairseq_prune.benchmarks.specs import DTYPES, Spec
+from fairseq_prune.inference import usable_device
 
 
 def rows_of(args):
@@ -70,13 +70,9 @@ def summary(measured):
 
 def main(args):
     torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+    device = usable_device(args.device)
     specs = rows_of(args)
-    settings = [
-        Setting(seconds, batch, round(args.tokens_per_second * seconds))
-        for batch in args.batch_sizes
-        for seconds in args.seconds
-    ]
+    settings = settings_of(args)
     entries = [build_entry(spec, device, args.beam) for spec in specs]
     turns = measure(entries, settings, device, args.rounds, args.beam, args.processor_time)
     measured = list(tqdm(turns, desc="timing", total=len(settings), unit="setting"))
@@ -96,10 +92,7 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.error = lambda message: parser.exit(2, f"error: {message}\n")
+    parser = PlainParser(__doc__)
     add = parser.add_argument
     add(
         "--compressed", help="encoder that scripts/compress_hubert.py wrote; without it, that row is left out"
@@ -107,7 +100,13 @@ if __name__ == "__main__":
     add("--vocabulary", type=positive(int), default=15_000, help="pieces that are left (default: 15000)")
     add("--keep", type=positive(float), default=0.8, help="keep ratio of token pruning (default: 0.8)")
     add("--start-layer", type=positive(int), default=4, help="first layer that drops frames (default: 4)")
-    add("--dtypes", nargs="*", default=["bfloat16", "int8"], help="of the last rows (default: bfloat16 int8)")
+    add(
+        "--dtypes",
+        nargs="*",
+        choices=DTYPES[1:],
+        default=["bfloat16", "int8"],
+        help="of the last rows (default: bfloat16 int8)",
+    )
     add(
         "--seconds", type=positive(float), nargs="+", default=[10], help="lengths of utterances (default: 10)"
     )
@@ -125,5 +124,10 @@ if __name__ == "__main__":
         action="store_true",
         help="instead of wall-clock; for busy machines, with --threads 1",
     )
-    add("--out", type=Path, default=Path("report"), help="folder for compare_all.md, .json, .png")
+    add(
+        "--out",
+        type=Path,
+        default=Path("report"),
+        help="folder for compare_all.md, .json, .png (default: report)",
+    )
     run(main, parser)

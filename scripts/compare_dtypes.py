@@ -7,13 +7,12 @@ The distance is the relative L2 distance of the encoder's output to that in floa
 where layers drop frames it is taken without pruning. Same frames are those that leave the encoder in both.
 """
 
-import argparse
 from dataclasses import replace
 
 import numpy as np
 import sacrebleu
 import torch
-from _cli import positive, run
+from _cli import PlainParser, positive, run
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.entries import convert_
@@ -71,15 +70,18 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.error = lambda message: parser.exit(2, f"error: {message}\n")
+    parser = PlainParser(__doc__)
     add = parser.add_argument
     add("--checkpoint", required=True, help="of the task speech_translation")
     add("--data", required=True, help="data directory (of data_prep/prep_mustc.py)")
     add("--split", default="tst-COMMON", help="to translate (default: tst-COMMON)")
-    add("--dtypes", nargs="+", default=["bfloat16", "int8"], help="beside float32 (default: bfloat16 int8)")
+    add(
+        "--dtypes",
+        nargs="+",
+        choices=["bfloat16", "int8"],
+        default=["bfloat16", "int8"],
+        help="beside float32 (default: bfloat16 int8)",
+    )
     add("--max-utterances", type=positive(int), help="use only the first utterances of the split")
     add("--beam", type=positive(int), default=5, help="beam size (default: 5)")
     add("--batch-size", type=positive(int), default=8, help="utterances at a time (default: 8)")

@@ -1,7 +1,8 @@
-"""Multiply-accumulate operations of the adaptor and of beam search with DeltaLM's decoder, by stage."""
+"""Multiply-accumulate operations behind the speech encoder, by stage: adaptor, DeltaLM's layers, beam search."""
 
 from fairseq_prune.modules.convolution import ConvAdaptor
-from fairseq_prune.modules.deltalm import DeltaLMDecoder
+from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.pruning.counting import transformer_layer_macs
 
 
 def adaptor_macs(adaptor: ConvAdaptor, frames: int) -> tuple[int, int]:
@@ -13,6 +14,18 @@ def adaptor_macs(adaptor: ConvAdaptor, frames: int) -> tuple[int, int]:
         frames = (frames - 1) // adaptor.stride + 1
         macs += frames * conv.weight.numel()
     return macs, frames
+
+
+def text_layers_macs(encoder: DeltaLMEncoder, first_layer: int, frames: int) -> int:
+    """MACs of `DeltaLMEncoder.forward_layers` for one utterance of so many frames."""
+    return sum(
+        sum(
+            transformer_layer_macs(
+                frames, frames, layer.embed_dim, layer.fc1.out_features, layer.self_attn.num_heads
+            ).values()
+        )
+        for layer in encoder.layers[first_layer:]
+    )
 
 
 def beam_search_macs(decoder: DeltaLMDecoder, memory: int, steps: int, beam: int) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Optional
@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from fairseq_prune.benchmarks.baselines import PlainTokenPruning, fairseq_stages, others_hubert
-from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs
-from fairseq_prune.benchmarks.specs import ARCHITECTURES, Spec
+from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
+from fairseq_prune.benchmarks.specs import ARCHITECTURES, DTYPES, Spec
 from fairseq_prune.benchmarks.stages import Stage
 from fairseq_prune.checkpoints.hubert import read_hubert
 from fairseq_prune.checkpoints.hubert_architecture import build_encoder
@@ -29,7 +29,7 @@ from fairseq_prune.checkpoints.loading import (
 from fairseq_prune.inference import Translator
 from fairseq_prune.models.hubert_deltalm_config import HUBERT_FORMS, HubertDeltaLMConfig
 from fairseq_prune.modules import onednn
-from fairseq_prune.modules.frames import TokenPruning
+from fairseq_prune.modules.deltalm import DeltaLMEncoderLayer
 from fairseq_prune.modules.hubert import TokenPrunedHubert
 from fairseq_prune.pruning.schedules import layer_keep_ratios
 
@@ -99,11 +99,28 @@ def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
 
 
 def convert_(module: nn.Module, dtype: str) -> None:
-    """Weights of another type (`specs.DTYPES`); int8 are those of linear layers, for the CPU."""
+    """Weights of another type; int8 are those of linear layers, for the CPU.
+
+    Raises:
+        ValueError: not one of `specs.DTYPES`.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"found dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
     if dtype in TORCH_DTYPES:
         module.to(TORCH_DTYPES[dtype])
     elif dtype == "int8":
-        torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, dtype=torch.qint8, inplace=True)
+        torch.ao.quantization.quantize_dynamic(module, _quantisable(module), dtype=torch.qint8, inplace=True)
+
+
+def _quantisable(module: nn.Module) -> set[str]:
+    """Names of the linear layers, without those whose weights fairseq's attention reads past the layer."""
+    left_out = {
+        projection
+        for layer in module.modules()
+        if isinstance(layer, DeltaLMEncoderLayer)
+        for projection in layer.self_attn.modules()
+    }
+    return {name for name, part in module.named_modules() if type(part) is nn.Linear and part not in left_out}
 
 
 def _in(spec: Spec, run: Callable) -> Callable:
@@ -117,12 +134,16 @@ def _in(spec: Spec, run: Callable) -> Callable:
     return call
 
 
-def _pruning(spec: Spec, layers: int) -> Optional[TokenPruning]:
-    """None where the spec says nothing of pruning."""
+def set_pruning(hubert: TokenPrunedHubert, spec: Spec) -> None:
+    """The keep ratios of the spec, if it has any; the criterion stays the checkpoint's."""
+    layers = len(hubert.encoder.layers)
     if spec.keeps is not None:
-        ratios = [float(ratio) for ratio in spec.keeps.split("/")]
-        return TokenPruning(layer_keep_ratios(layers, explicit=ratios))
-    return None if spec.keep is None else TokenPruning(layer_keep_ratios(layers, spec.keep, spec.start))
+        ratios = layer_keep_ratios(layers, explicit=spec.keep_ratios())
+    elif spec.keep is not None:
+        ratios = layer_keep_ratios(layers, spec.keep, spec.start)
+    else:
+        return
+    hubert.pruning = replace(hubert.pruning, keep_ratios=ratios, warmup_updates=0)
 
 
 def _base(kind: type[TokenPrunedHubert] = TokenPrunedHubert) -> TokenPrunedHubert:
@@ -136,7 +157,7 @@ def _encoder(spec: Spec) -> Entry:
         checkpoint = read_hubert(spec.name)
         hubert = build_encoder(checkpoint.architecture)
         load_state_dict_strictly(hubert, checkpoint.state_dict, spec.name)
-    hubert.pruning = _pruning(spec, len(hubert.encoder.layers)) or hubert.pruning
+    set_pruning(hubert, spec)
     hubert.make_generation_fast_()
     return Entry(spec, hubert, _encode(hubert), _macs(hubert), hubert_stages(hubert))
 
@@ -180,10 +201,9 @@ def _translator(spec: Spec, beam: int) -> Entry:
         translator = Translator(spec.name, beam=beam)
         model, dictionary = translator.model, translator.task.target_dictionary
     model.make_generation_fast_()
-    hubert, decoder, adaptor = model.encoder.hubert, model.decoder, model.encoder.adaptor
-    hubert.pruning = _pruning(spec, len(hubert.encoder.layers)) or hubert.pruning
-    if model.encoder.text_encoder is not None:
-        raise ValueError(f"{spec}: has layers of DeltaLM's encoder, whose MACs are not counted here")
+    encoder, decoder = model.encoder, model.decoder
+    hubert, adaptor, text_encoder = encoder.hubert, encoder.adaptor, encoder.text_encoder
+    set_pruning(hubert, spec)
 
     def translate(waveforms: Tensor, tokens: int) -> Any:
         # as many tokens in all entries, whatever their weights say
@@ -194,12 +214,20 @@ def _translator(spec: Spec, beam: int) -> Entry:
         return generator.generate([model], {"net_input": {"src_tokens": waveforms, "src_lengths": lengths}})
 
     def translation_macs(samples: int, tokens: int, beam: int) -> dict[str, int]:
-        macs, memory = adaptor_macs(adaptor, hubert.frame_counts(samples)[-1])
+        macs, (count, memory) = (
+            _macs(hubert)(samples),
+            adaptor_macs(adaptor, hubert.frame_counts(samples)[-1]),
+        )
+        macs["adaptor"] = count
+        if text_encoder is not None:
+            macs["text_encoder"] = text_layers_macs(text_encoder, encoder.first_text_layer, memory)
         steps = tokens + 1  # with the end of the sentence
-        return {**_macs(hubert)(samples), "adaptor": macs, **beam_search_macs(decoder, memory, steps, beam)}
+        return {**macs, **beam_search_macs(decoder, memory, steps, beam)}
 
-    stages = hubert_stages(hubert) + [
-        Stage("adaptor", adaptor),
+    stages = [*hubert_stages(hubert), Stage("adaptor", adaptor)]
+    if text_encoder is not None:
+        stages.append(Stage("text_encoder", text_encoder, "forward_layers"))
+    stages += [
         Stage("decoder", decoder),
         Stage("output_projection", decoder, "output_layer"),
     ]

@@ -68,6 +68,16 @@ class Measurement:
         """Median over rounds."""
         return float(np.median(self.speedups))
 
+    @property
+    def reached(self) -> float:
+        """Share of the ideal speed-up."""
+        return self.speedup / self.ideal
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds for each second of audio in the batch."""
+        return self.median / (self.setting.seconds * self.setting.batch)
+
 
 def call_of(entry: Entry, setting: Setting, device: torch.device) -> Callable[[], Any]:
     """One pass of the entry.
@@ -131,7 +141,7 @@ def measure(
                 with timed_stages(entry.stages, now) as stages:
                     calls[i]()
                 by_stage.append(stages)
-            names = {name for stages in by_stage for name in stages}
+            names = dict.fromkeys(name for stages in by_stage for name in stages)
             found.append(
                 Measurement(
                     entry=str(entry.spec),

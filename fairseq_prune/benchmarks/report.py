@@ -20,7 +20,6 @@ def markdown(measured: Sequence[Sequence[Measurement]], about: str) -> str:
     for group in measured:
         for m in group:
             quartiles = np.percentile(m.seconds, [25, 75])
-            audio = m.setting.seconds * m.setting.batch
             rows.append(
                 {
                     "entry": m.entry,
@@ -30,11 +29,11 @@ def markdown(measured: Sequence[Sequence[Measurement]], about: str) -> str:
                     "GMACs": f"{sum(m.macs.values()) / 1e9:.2f}",
                     "seconds": f"{m.median:.3f}",
                     "quartiles": f"{quartiles[0]:.3f} to {quartiles[1]:.3f}",
-                    "real-time factor": f"{m.median / audio:.4f}",
+                    "real-time factor": f"{m.real_time_factor:.4f}",
                     "peak memory (MiB)": "" if m.memory is None else f"{m.memory:.0f}",
                     "speed-up": f"{m.speedup:.2f}",
                     "ideal": f"{m.ideal:.2f}",
-                    "reached": f"{100 * m.speedup / m.ideal:.0f} %",
+                    "reached": f"{100 * m.reached:.0f} %",
                 }
             )
             for stage in [*m.macs, *(name for name in m.stage_seconds if name not in m.macs)]:
@@ -71,7 +70,10 @@ def write_report(measured: Sequence[Sequence[Measurement]], about: str, out: Pat
     text = markdown(measured, about)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.md").write_text(text, encoding="utf-8")
-    groups = [[{**asdict(m), "speedup": m.speedup, "median": m.median} for m in group] for group in measured]
+    derived = ("median", "real_time_factor", "speedup", "reached")
+    groups = [
+        [{**asdict(m), **{name: getattr(m, name) for name in derived}} for m in group] for group in measured
+    ]
     (out / f"{name}.json").write_text(
         json.dumps({"about": about, "measured": groups}, indent=1), encoding="utf-8"
     )

@@ -42,7 +42,7 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> "Spec":
-        """Raises ValueError at an unknown option, or a value that is none."""
+        """Raises ValueError at an unknown option, one that the entry has no use for, or a value that is none."""
         name, *options = text.split(",")
         kinds = {"keep": float, "start": int, "vocabulary": int}
         known = [field.name for field in fields(cls)][1:]
@@ -62,7 +62,24 @@ class Spec:
             raise ValueError(f"{text}: found kernels {spec.kernels!r}, expected onednn or torch")
         if spec.keep is not None and spec.keeps is not None:
             raise ValueError(f"{text}: found keep and keeps, expected one of the two")
+        if "start" in values and spec.keep is None:
+            raise ValueError(f"{text}: found start without keep, whose first layer it is")
+        for key in ("vocabulary", "hubert"):
+            if key in values and name != "hubert_deltalm":
+                raise ValueError(f"{text}: found {key}, which is an option of hubert_deltalm alone")
+        if spec.vocabulary < 5:
+            raise ValueError(
+                f"{text}: found vocabulary={spec.vocabulary}, expected more than 4 special symbols"
+            )
+        spec.keep_ratios()
         return spec
+
+    def keep_ratios(self) -> Optional[list[float]]:
+        """What ``keeps`` lists; None without it. Raises ValueError if it is no such list."""
+        try:
+            return None if self.keeps is None else [float(ratio) for ratio in self.keeps.split("/")]
+        except ValueError:
+            raise ValueError(f"keeps={self.keeps}: expected ratios with / between, one a layer") from None
 
     def __str__(self) -> str:
         if self.label:

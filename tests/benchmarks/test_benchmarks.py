@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from fairseq_prune.benchmarks.baselines import PlainTokenPruning
-from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs
+from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
+from fairseq_prune.benchmarks.entries import convert_, set_pruning
 from fairseq_prune.benchmarks.specs import Spec
 from fairseq_prune.benchmarks.stages import Stage, timed_stages
 from fairseq_prune.checkpoints.hubert_architecture import build_encoder
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.convolution import ConvAdaptor
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMSettings
+from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
 from fairseq_prune.modules.frames import TokenPruning
 
 SIZES = dict(
@@ -63,6 +64,29 @@ def test_steps_of_the_decoder_equal_torchs_own_count():
         for step in range(1, steps + 1):
             decoder(tokens[:, :step], encoder_out=memory, incremental_state=state)
     assert counter.get_total_flops() == 2 * sum(beam_search_macs(decoder, 7, steps, beam).values())
+
+
+def test_layers_of_the_text_encoder_equal_torchs_own_count():
+    flop_counter = pytest.importorskip("torch.utils.flop_counter", reason="torch 2.0 has no flop counter")
+    encoder = DeltaLMEncoder.build(SETTINGS, make_decoder().dictionary).eval()
+    backend = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)
+    counting = flop_counter.FlopCounterMode(display=False)
+    with torch.inference_mode(), onednn.torchs_own(), backend, counting as counter:
+        encoder.forward_layers(torch.randn(1, 9, 16), first_layer=1)
+    assert counter.get_total_flops() == 2 * text_layers_macs(encoder, 1, 9)
+
+
+def test_an_entry_changes_the_ratios_of_a_checkpoint_and_not_its_criterion():
+    hubert = build_encoder(SIZES, TokenPruning([0.9] * 3, "uniform", minimum=4, warmup_updates=100))
+    set_pruning(hubert, Spec.parse("some.pt"))
+    assert hubert.pruning == TokenPruning([0.9] * 3, "uniform", 4, warmup_updates=100)
+    set_pruning(hubert, Spec.parse("some.pt,keep=0.5,start=2"))
+    assert hubert.pruning == TokenPruning([1.0, 0.5, 0.5], "uniform", 4)
+
+
+def test_a_type_of_numbers_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="found dtype 'int4', expected one of float32"):
+        convert_(nn.Linear(2, 2), "int4")
 
 
 @pytest.mark.parametrize("lengths", [[16000, 16000], [16000, 9000]])
@@ -125,6 +149,10 @@ def test_an_entry_says_what_it_is():
         ("hubert_base,dtype=int4", "found dtype 'int4'"),
         ("hubert_base,kernels=fast", "found kernels 'fast'"),
         ("hubert_base,keep=0.8,keeps=1/1", "found keep and keeps"),
+        ("hubert_base,keeps=1/most", "keeps=1/most: expected ratios with / between"),
+        ("hubert_base,start=3", "found start without keep"),
+        ("hubert_base,vocabulary=500", "found vocabulary, which is an option of hubert_deltalm alone"),
+        ("hubert_deltalm,vocabulary=4", "found vocabulary=4, expected more than 4"),
     ],
 )
 def test_an_entry_that_cannot_be_is_refused(text, message):

@@ -6,6 +6,8 @@ from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
 from small_speech_model import SAMPLES, make_model, make_task, speech
 
+from fairseq_prune.benchmarks.entries import convert_
+
 FORMS = {
     "linear": {},
     "convolution": dict(adaptor_kernels="3,5"),
@@ -169,3 +171,15 @@ def test_warm_up_of_pruning_follows_the_updates():
         model.set_num_updates(update)
         frames.append(model.encoder(**speech(SAMPLES))["encoder_out"][0].shape[0])
     assert frames == [24, 6]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("form", ["convolution", "text layers"])
+def test_other_types_of_numbers_give_nearly_the_same_memory(form, dtype):
+    batch = speech(SAMPLES, 4000)
+    with torch.no_grad():
+        model = make_model(**FORMS[form])
+        exact = model.encoder(**batch)["encoder_out"][0]
+        convert_(model, dtype)
+        found = model.encoder(**batch)["encoder_out"][0]
+    assert 0 < (found.float() - exact).norm() / exact.norm() < 0.1
