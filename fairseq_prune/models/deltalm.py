@@ -7,7 +7,8 @@ from fairseq.models import FairseqEncoderDecoderModel, register_model
 
 from fairseq_prune.checkpoints.deltalm import load_deltalm
 from fairseq_prune.models.options import option, with_default
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
+from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
 
 
 @dataclass

@@ -22,7 +22,8 @@ from fairseq_prune.models.hubert_deltalm_config import (
     extractor_is_frozen,
 )
 from fairseq_prune.modules.convolution import ConvAdaptor
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
+from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
 from fairseq_prune.modules.hubert import TokenPrunedHubert, TokenPruning
 from fairseq_prune.modules.speech_encoder import SpeechEncoder
 from fairseq_prune.pruning.schedules import layer_keep_ratios

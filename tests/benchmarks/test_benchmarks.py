@@ -14,7 +14,8 @@ from fairseq_prune.benchmarks.stages import Stage, timed_stages
 from fairseq_prune.checkpoints.hubert_architecture import build_encoder
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.convolution import ConvAdaptor
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
+from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
 from fairseq_prune.modules.frames import TokenPruning
 
 SIZES = dict(

@@ -9,7 +9,8 @@ import torch
 from fairseq.data import Dictionary
 
 from fairseq_prune.checkpoints.deltalm import PUBLISHED_EXTRA_ROWS, load_deltalm
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
+from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
 
 SIZES = {
     "embed_dim": 8,
@@ -327,7 +328,8 @@ REAL_SIZE = """
     import torch
     from fairseq.data import Dictionary
     from fairseq_prune.checkpoints.deltalm import load_deltalm
-    from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
+    from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
+    from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
     from test_deltalm_checkpoint import published_weights
 
     path, task = sys.argv[1:]

@@ -13,7 +13,8 @@ from test_real_size import deltalm_base
 
 from fairseq_prune.checkpoints.deltalm import load_deltalm
 from fairseq_prune.data.vocabulary import Vocabulary
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings
+from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
 
 
 def model_in(folder):

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from fairseq.data import Dictionary
 
 from fairseq_prune.modules import onednn
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder, DeltaLMSettings, transformer_config
+from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm_settings import DeltaLMSettings, transformer_config
 
 DIM, HEADS, FRAMES = 16, 4, 7
 
