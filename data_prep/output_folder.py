@@ -1,14 +1,10 @@
 """Output folders that appear only when they are complete."""
 
 import contextlib
-import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-# fairseq, which the programs of this folder import after this module, else asks for tensorboardX
-logging.getLogger("fairseq.tasks.text_to_speech").setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

@@ -144,7 +144,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--audio", type=Path, help="folder of audio, searched with its subfolders")
     source.add_argument("--librispeech", type=Path, help="folder that holds train-clean-100 and so on")
-    add("--subsets", nargs="+", default=["train960", "valid"], help="of LibriSpeech (%(default)s)")
+    add("--subsets", nargs="+", default=["train960", "valid"], help="of LibriSpeech (train960 valid)")
     add("--out", type=Path, required=True, help="folder to make, the DATA of fairseq-train")
     add("--overwrite", action="store_true", help="replace an --out that exists")
     add("--valid-share", type=share, default=0.01, help="of --audio: files held out as valid (%(default)s)")

@@ -211,7 +211,7 @@ def make_parser() -> argparse.ArgumentParser:
             help="as --speakers, for this split (those of --speakers)",
         )
         parser.add_argument(
-            f"--{name}-utterances", type=int, default=utterances, metavar="N", help="(%(default)s)"
+            f"--{name}-utterances", type=int, default=utterances, metavar="N", help="how many (%(default)s)"
         )
         layout.add_range(parser, f"--{name}-pairs", (2, 6), "--task st: pairs of digits in an utterance")
         layout.add_range(parser, f"--{name}-digits", (1, 4), "--task asr: digits in an utterance")

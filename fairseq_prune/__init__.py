@@ -1,6 +1,13 @@
 """fairseq_prune: a fairseq ``--user-dir`` that makes speech models small and fast."""
 
-from fairseq_prune import compat, errors
+import logging
+
+# fairseq asks for tensorboardX, which nothing here needs, while it is imported
+logging.getLogger("fairseq.tasks.text_to_speech").addFilter(
+    lambda record: "tensorboardX" not in str(record.msg)
+)
+
+from fairseq_prune import compat, errors  # noqa: E402
 
 compat.install()
 errors.install()

@@ -129,7 +129,7 @@ if __name__ == "__main__":
     add("--fp16", action="store_true", help="float16, for GPUs")
     add("--lm", help="word n-gram model of KenLM, ARPA or binary; needs pip install fairseq_prune[lm]")
     add("--lexicon", help="a line a word: WORD W O R D | (default: the words of an ARPA file)")
-    add("--lm-weight", type=float, default=2.0, help="(default: 2)")
+    add("--lm-weight", type=float, default=2.0, help="factor of its log probabilities (default: 2)")
     add("--word-score", type=float, default=0.0, help="added for each word (default: 0)")
     add("--lm-beam", type=positive(int), default=50, help="hypotheses that are held (default: 50)")
     run(main, parser)
