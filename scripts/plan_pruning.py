@@ -211,7 +211,9 @@ def main(args):
         )
     )
     print(f"MACs of the encoder: {macs_of(best):.3f} of those without pruning")
-    print(f"--token-keep-ratios {','.join(f'{ratio:g}' for ratio in best)}")
+    options = f"--token-keep-ratios {','.join(f'{ratio:g}' for ratio in best)}"
+    # the plan is one for attention received
+    print(options if hubert.pruning.criterion == "received" else f"{options} --token-keep-criterion received")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,10 @@ def hubert_macs(
     scored: Sequence[bool],
     gate_units: int = 0,
 ) -> dict[str, Size]:
-    """MACs of HuBERT by stage, for one utterance.
+    """MACs of HuBERT by stage, for one utterance: convolutions and matrix products.
+
+    Norms, softmax and other work on single elements are left out, and so is the comparison of frames of the criterion
+    "merge" (0.1 % of a layer at 10 s of HuBERT base).
 
     Args:
         samples: length of the waveform.
