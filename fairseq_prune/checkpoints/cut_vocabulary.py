@@ -86,7 +86,7 @@ def cut_checkpoint(
     if "model" not in checkpoint:
         raise ValueError(f"{path}: expected 'weights' (DeltaLM as published) or 'model' (fairseq)")
     new = without_training(checkpoint)
-    weights = checkpoint["model"]
+    weights = new["model"]
     if isinstance(vocabulary, BPEVocabulary):
         tables, stamps = [f"decoder.{name}" for name in OF_A_SIDE], []
     else:

@@ -5,11 +5,16 @@ from typing import Any
 
 from torch import Tensor
 
+from fairseq_prune.checkpoints.sparse import STATE
+
 
 def without_training(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy without optimizer and average of weights, which do not fit a model that was cut."""
+    """A copy without optimizer, average of weights and state of magnitude pruning: they do not fit what is cut."""
     new = {**checkpoint, "last_optimizer_state": None}
     new["extra_state"] = {k: v for k, v in (checkpoint.get("extra_state") or {}).items() if k != "ema"}
+    if STATE in new["model"]:  # zeros stay zeros, but nothing prunes any more
+        new["model"] = {name: weight for name, weight in new["model"].items() if name != STATE}
+        new["cfg"] = {**new["cfg"], "model": {**new["cfg"]["model"], "prune_sparsity": 0.0}}
     return new
 
 
@@ -18,7 +23,8 @@ def count_weights(weights: Mapping[str, Tensor]) -> tuple[int, int]:
 
     Single numbers are none: versions and counters.
     """
-    tensors = {t.data_ptr(): t for t in weights.values() if t.is_floating_point() and t.numel() > 1}
+    tensors = [value for value in weights.values() if isinstance(value, Tensor)]  # not the state of pruning
+    tensors = {t.data_ptr(): t for t in tensors if t.is_floating_point() and t.numel() > 1}
     return (
         sum(tensor.numel() for tensor in tensors.values()),
         sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),

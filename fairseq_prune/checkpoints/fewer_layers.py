@@ -49,12 +49,12 @@ def with_fewer_layers(
     model = ((checkpoint.get("cfg") or {}).get("model") or {}) if "model" in checkpoint else {}
     stacks = stacks_of(str(model.get("_name", "none")))
     new = without_training(checkpoint)
-    model, weights = dict(model), dict(checkpoint["model"])
+    model, weights = dict(new["cfg"]["model"]), new["model"]
     for side, layers in kept.items():
         if side not in stacks:
             raise ValueError(f"{path}: a model {model['_name']!r} has no {side} whose layers can go")
         weights = keep_layers(weights, stacks[side].prefix, layers)
         model[stacks[side].option] = len(layers)
     new["model"] = weights
-    new["cfg"] = {**checkpoint["cfg"], "model": model}
+    new["cfg"] = {**new["cfg"], "model": model}
     return new

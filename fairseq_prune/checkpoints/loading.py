@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_prune import compat
+from fairseq_prune.checkpoints.sparse import STATE
 
 
 def load_checkpoint_file(path, mmap=False):
@@ -115,13 +116,18 @@ def _readable_errors(path):
 def load_state_dict_strictly(module, state_dict, path):
     """Load all of ``state_dict`` into ``module``, or nothing.
 
+    Only the state of magnitude pruning is left out: who loads here uses weights, or begins another training with them.
+
     Args:
         path: where the weights come from, for the error.
 
     Raises:
         ValueError: a key is missing, unexpected, or has another shape; names the first ten of each.
     """
-    own = module.state_dict()
+    own, state_dict = (
+        {key: value for key, value in state.items() if key != STATE}
+        for state in (module.state_dict(), state_dict)
+    )
     missing = [key for key in own if key not in state_dict and not compat.fills_itself(key)]
     unexpected = [key for key in state_dict if key not in own]
     reshaped = [

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Optional
 
 from fairseq.models import FairseqEncoderDecoderModel, register_model
-from torch import Tensor
 
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.checkpoints.whisper import read_whisper
@@ -43,7 +42,11 @@ class WhisperSmallConfig(WhisperConfig):
 
 @register_model("whisper", dataclass=WhisperConfig)
 class Whisper(MagnitudePruned, FairseqEncoderDecoderModel):
-    """Log-mel encoder and text decoder of Whisper (Radford et al. 2022, arXiv 2212.04356)."""
+    """Log-mel encoder and text decoder of Whisper (Radford et al. 2022, arXiv 2212.04356).
+
+    ``forward(src_tokens, src_lengths, prev_output_tokens)`` takes log-mel features (batch, mel frames, mel bins), valid
+    frames (batch,) and tokens (batch, tokens), and returns what `WhisperDecoder` does.
+    """
 
     @classmethod
     def build_model(cls, cfg: WhisperConfig, task):
@@ -63,16 +66,6 @@ class Whisper(MagnitudePruned, FairseqEncoderDecoderModel):
         if cfg.prune_sparsity:
             model.attach_pruner(cfg)
         return model
-
-    def forward(self, src_tokens: Tensor, src_lengths: Tensor, prev_output_tokens: Tensor):
-        """Log-mel features (batch, mel frames, mel bins), valid frames (batch,), (batch, tokens) -> decoder output.
-
-        Returns:
-            logits (batch, tokens, vocabulary), and the decoder's dict with the encoder's output under "encoder".
-        """
-        encoder_out = self.encoder(src_tokens, src_lengths)
-        logits, extra = self.decoder(prev_output_tokens, encoder_out)
-        return logits, {**extra, "encoder": encoder_out}
 
 
 # Sizes are models of their own, as in models/deltalm.py. English-only and multilingual ones differ in nothing but

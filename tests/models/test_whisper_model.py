@@ -8,6 +8,10 @@ from fairseq.models import build_model
 from omegaconf import OmegaConf
 from small_whisper import SIZES, clips, huggingface_whisper, our_names, small_tokenizer
 
+from fairseq_prune.checkpoints.cut_vocabulary import cut_checkpoint, plan_cut, vocabulary_in
+from fairseq_prune.checkpoints.cutting import count_weights
+from fairseq_prune.checkpoints.fewer_layers import with_fewer_layers
+from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.checkpoints.whisper import WhisperCheckpoint, read_whisper
 from fairseq_prune.models.whisper import WhisperConfig
 
@@ -96,6 +100,44 @@ def test_magnitude_pruning_takes_every_layer_of_both_sides(checkpoint):
     assert (pruned == 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
     logits, _ = model(*clips(50, 31), torch.zeros(2, 3, dtype=torch.long))
     assert logits.isfinite().all()
+
+
+@pytest.fixture
+def sparse_checkpoint(checkpoint, tmp_path):
+    """A checkpoint whose training has pruned the weights, as fairseq writes it; and the weights."""
+    model, cfg = build(whisper_path=str(checkpoint[0]), prune_sparsity=0.5, prune_end_update=1)
+    model.pruner.after_update(0)
+    state = torch.load(checkpoint[0], weights_only=True)
+    state["model"], state["cfg"]["model"] = model.state_dict(), OmegaConf.to_container(cfg)
+    torch.save(state, tmp_path / "sparse.pt")
+    return tmp_path / "sparse.pt", dict(model.named_parameters())
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5])
+def test_a_training_starts_from_sparse_weights(sparse_checkpoint, sparsity):
+    path, weights = sparse_checkpoint
+    model, _ = build(whisper_path=str(path), prune_sparsity=sparsity, prune_end_update=1)
+    for name, value in model.named_parameters():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_a_sparse_model_is_read_again_without_the_state_of_its_pruning(sparse_checkpoint):
+    path, weights = sparse_checkpoint
+    state = torch.load(path, weights_only=True)
+    again, _ = build(**{name: value for name, value in state["cfg"]["model"].items() if name != "_name"})
+    load_state_dict_strictly(again, state["model"], path)
+    assert all(torch.equal(value, weights[name]) for name, value in again.named_parameters())
+
+
+def test_a_sparse_model_loses_layers_and_tokens_and_the_state_of_its_pruning(sparse_checkpoint):
+    path, weights = sparse_checkpoint
+    state = torch.load(path, weights_only=True)
+    small = with_fewer_layers(state, {"decoder": [1, 2]}, str(path))
+    vocabulary = vocabulary_in(small, str(path))
+    small = cut_checkpoint(small, vocabulary, plan_cut(vocabulary, ["wake me"]), str(path))
+    assert "magnitude_pruning" not in small["model"] and small["cfg"]["model"]["prune_sparsity"] == 0
+    assert torch.equal(small["model"]["decoder.layers.0.fc1.weight"], weights["decoder.layers.1.fc1.weight"])
+    assert count_weights(state["model"])[0] == sum(weight.numel() for weight in weights.values())
 
 
 def test_without_pruning_options_there_is_no_pruner():
