@@ -40,7 +40,7 @@ recogniser() { # name, further keys: fine-tunes and scores
 }
 
 [ -d "$out/data" ] || bash "$repo/examples/parp/prepare.sh" "$fsdd" "$out"
-once pretrained train pretrained digits_pretraining
+once pretrained train pretrained digits_pretraining common.user_dir="$repo/fairseq_prune"
 once "seed$seed/dense" recogniser dense
 for sparsity in 0.5 0.7 0.3; do
     for method in parp mpi omp random parp-p; do

@@ -104,8 +104,10 @@ def _readable_errors(path):
         raise ValueError(f"{path}: found a directory, expected a checkpoint file")
     try:
         yield
-    except (compat.RefusedGlobal, MemoryError):
+    except compat.RefusedGlobal:
         raise
+    except MemoryError as error:  # a damaged length asks for as much, too
+        raise ValueError(f"{path}: does not fit into memory, or is broken") from error
     except Exception as error:  # a broken file can fail in any way
         reason = re.split(r"\n|\. ", str(error).strip())[0]
         raise ValueError(

@@ -12,7 +12,7 @@ from fairseq import checkpoint_utils
 from fairseq.data import Dictionary
 from fairseq.models.transformer import TransformerConfig
 from fairseq.modules.transformer_layer import TransformerEncoderLayerBase
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fairseq_prune import compat
@@ -165,6 +165,7 @@ def test_a_truncated_file_gives_one_line_with_its_path(tmp_path, zipped, share, 
 
 @settings(max_examples=60, deadline=None)
 @given(position=st.floats(0, 0.999), byte=st.integers(0, 255), zipped=st.booleans())
+@example(position=0.1171875, byte=71, zipped=False)  # a length of exabytes
 def test_a_damaged_file_is_read_or_refused_with_its_path(tmp_path_factory, position, byte, zipped):
     path = save({"a": argparse.Namespace(b=[1, "c"])}, tmp_path_factory.mktemp("damaged") / "a.pt", zipped)
     content = bytearray(path.read_bytes())

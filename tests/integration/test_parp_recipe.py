@@ -80,7 +80,6 @@ def test_the_small_model_is_pretrained_and_fine_tuned(folder, forks):
     changed = read(folder / "digits_pretraining.yaml")
     for key in ("mask_channel_length", "prune_interval"):
         del changed["model"][key]
-    changed["common"].pop("user_dir")  # as in run.sh: this is fairseq's own
     changed["dataset"]["required_batch_size_multiple"] = 1
     changed["task"].update(min_sample_size=1000, normalize=content["task"]["normalize"])
     (folder / "digits_pretraining.yaml").write_text(yaml.safe_dump(changed))
