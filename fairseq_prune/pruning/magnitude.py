@@ -137,10 +137,10 @@ def _kth_smallest(tensors: list[Tensor], k: int) -> tuple[int, int]:
 
 
 def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> None:
-    """Set to zero, in place, what ``masks`` leave out."""
+    """Set to zero, in place, what ``masks`` leave out, were it infinite or not a number."""
     with torch.no_grad():
         for name, mask in masks.items():
-            weights[name].mul_(mask).add_(0.0)  # without the addition there would be -0.0
+            weights[name].masked_fill_(~mask, 0.0)
 
 
 def check_masks(weights: Mapping[str, Tensor], masks: Masks, where="the mask") -> None:

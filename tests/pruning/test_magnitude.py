@@ -133,8 +133,9 @@ def test_figures_of_two_masks():
     assert sparsity_of(first) == 0.5
 
 
-def test_applying_leaves_no_negative_zero():
-    weights = {"a": torch.tensor([-1.0, 2.0, -3.0])}
+@pytest.mark.parametrize("pruned", [-1.0, -float("inf"), float("nan")])
+def test_applying_leaves_no_negative_zero_and_nothing_infinite(pruned):
+    weights = {"a": torch.tensor([pruned, 2.0, -3.0])}
     apply_masks(weights, {"a": torch.tensor([False, True, True])})
     assert weights["a"].tolist() == [0.0, 2.0, -3.0]
     assert not weights["a"][0].signbit()
