@@ -1,12 +1,15 @@
 #!/usr/bin/env python
-"""Drop layers of a checkpoint: those that are named, or those that a scan finds to matter least.
+"""Drop layers of a checkpoint, those that are named or those that a scan finds to matter least, and make them narrower.
 
     python scripts/prune_layers.py --checkpoint whisper.pt --decoder 3,4 --out student.pt
     python scripts/prune_layers.py --checkpoint teacher.pt --keep-decoder 2 --by loss --data data --out student.pt
 
+    python scripts/prune_layers.py --checkpoint teacher.pt --decoder 3,4 --units 768 --heads 4 --out student.pt
+
 Layers count from 1. Of a Whisper and a DeltaLM, layers of encoder and decoder can go, of a hubert_deltalm those of the
-decoder (compress_hubert.py makes its HuBERT smaller). The checkpoint that was being trained loses its optimizer: go on
-with --whisper-path, or with --finetune-from-model.
+decoder (compress_hubert.py makes its HuBERT smaller). --units and --heads cut feed-forward units and attention heads of
+each layer of a Whisper, those with the smallest weights; of the exports, onnx alone holds fewer heads. The checkpoint
+that was being trained loses its optimizer: go on with --whisper-path, or with --finetune-from-model.
 """
 
 import itertools
@@ -19,7 +22,7 @@ from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
 from fairseq_prune.checkpoints.cutting import count_weights
-from fairseq_prune.checkpoints.fewer_layers import stacks_of, with_fewer_layers
+from fairseq_prune.checkpoints.fewer_layers import stacks_of, with_fewer_layers, with_narrower_layers
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
 from fairseq_prune.pruning.layers import BlockInfluence, drop_by_loss, most_influential
 
@@ -154,9 +157,15 @@ def main(args):
             else:
                 calibration = calibration or Calibration(args)
                 kept[side], scans[side] = choose(args, calibration, side, stacks[side], count)
-        if not kept:
-            raise ValueError("expected --encoder, --decoder, --keep-encoder or --keep-decoder")
-        torch.save(with_fewer_layers(checkpoint, kept, str(args.checkpoint)), out)
+        narrower = args.units is not None or args.heads is not None
+        if not kept and not narrower:
+            raise ValueError(
+                "expected --encoder, --decoder, --keep-encoder, --keep-decoder, --units or --heads"
+            )
+        smaller = with_fewer_layers(checkpoint, kept, str(args.checkpoint))
+        if narrower:
+            smaller = with_narrower_layers(smaller, args.units, args.heads, str(args.checkpoint))
+        torch.save(smaller, out)
         loaded = load_fairseq_state(out)
         if loaded.get("task_state"):  # without it, the task needs its data folder to build a model
             checkpoint_utils.load_model_ensemble_and_task([str(out)], state=loaded)
@@ -179,6 +188,8 @@ if __name__ == "__main__":
         add(
             f"--keep-{side}", type=positive(int), metavar="N", help=f"keep this many {side} layers, by a scan"
         )
+    add("--units", type=positive(int), metavar="N", help="feed-forward units that each layer keeps (Whisper)")
+    add("--heads", type=positive(int), metavar="N", help="heads that each attention block keeps (Whisper)")
     add(
         "--by",
         choices=("influence", "loss"),

@@ -1,10 +1,11 @@
-"""Our checkpoints with fewer layers: where each model has its stacks, and which option counts them."""
+"""Our checkpoints with fewer or narrower layers: where each model has its stacks, and which options count them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from fairseq_prune.checkpoints.cutting import without_training
 from fairseq_prune.pruning.layers import keep_layers
+from fairseq_prune.pruning.widths import fewer_heads, fewer_units
 
 
 class Stack(NamedTuple):
@@ -56,5 +57,35 @@ def with_fewer_layers(
         weights = keep_layers(weights, stacks[side].prefix, layers)
         model[stacks[side].option] = len(layers)
     new["model"] = weights
+    new["cfg"] = {**new["cfg"], "model": model}
+    return new
+
+
+def with_narrower_layers(
+    checkpoint: Mapping[str, Any], units: Optional[int], heads: Optional[int], path: str
+) -> dict[str, Any]:
+    """The checkpoint of a Whisper with fewer feed-forward units and heads in each layer, those that weigh most.
+
+    Args:
+        checkpoint: as `load_checkpoint_file` gives it; left as it is.
+        units: that each layer keeps; None: all.
+        heads: that each attention block keeps; None: all.
+        path: of the checkpoint, for errors.
+
+    Raises:
+        ValueError: no Whisper, or it has not so many.
+    """
+    model = ((checkpoint.get("cfg") or {}).get("model") or {}) if "model" in checkpoint else {}
+    if not str(model.get("_name")).startswith("whisper"):
+        raise ValueError(f"{path}: units and heads of a model {model.get('_name')!r}: expected a Whisper")
+    new = without_training(checkpoint)
+    model = dict(new["cfg"]["model"])
+    if units is not None:
+        new["model"] = fewer_units(new["model"], units)
+        model["ffn_embed_dim"] = units
+    if heads is not None:
+        head_dim = model.get("head_dim") or model["embed_dim"] // model["attention_heads"]
+        new["model"] = fewer_heads(new["model"], heads, head_dim)
+        model["attention_heads"], model["head_dim"] = heads, head_dim
     new["cfg"] = {**new["cfg"], "model": model}
     return new

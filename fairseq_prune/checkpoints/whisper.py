@@ -82,4 +82,6 @@ def read_whisper(path) -> WhisperCheckpoint:
             f"{path}: expected a checkpoint of a model whisper (scripts/import_whisper.py), found model {name!r}"
         )
     sizes = {size: model[size] for size in SIZES}
+    if model.get("head_dim"):  # heads were cut out
+        sizes["head_dim"] = model["head_dim"]
     return WhisperCheckpoint(str(path), sizes, checkpoint["model"], tokenizer, task)

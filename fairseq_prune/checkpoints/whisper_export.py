@@ -94,6 +94,12 @@ FORMATS = {"hf": export_huggingface, "ctranslate2": export_ctranslate2, "onnx": 
 
 def _config(transformers, model, task) -> Any:
     encoder, decoder = model.encoder, model.decoder
+    attention = decoder.layers[0].self_attn
+    if attention.num_heads * attention.head_dim != decoder.embed_tokens.embedding_dim:
+        raise ValueError(
+            f"found {attention.num_heads} heads of {attention.head_dim} dimensions, expected as many as the width"
+            f" {decoder.embed_tokens.embedding_dim} has: this format holds no model that lost heads (onnx does)"
+        )
     end = task.tokenizer.dictionary.eos()
     return transformers.WhisperConfig(
         vocab_size=decoder.embed_tokens.num_embeddings,

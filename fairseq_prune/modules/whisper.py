@@ -27,6 +27,9 @@ class WhisperSettings(FairseqDataclass):
     embed_dim: int = field(default=384, metadata={"help": "width of encoder, decoder and embeddings"})
     ffn_embed_dim: int = field(default=1536, metadata={"help": "inner width of the feed-forward blocks"})
     attention_heads: int = field(default=6, metadata={"help": "attention heads of a layer"})
+    head_dim: int = field(
+        default=0, metadata={"help": "dimensions of a head; 0: width / heads, as long as no head was cut out"}
+    )
     encoder_layers: int = field(default=4, metadata={"help": "encoder layers"})
     decoder_layers: int = field(default=4, metadata={"help": "decoder layers"})
     mel_bins: int = field(default=80, metadata={"help": "mel bins of the input (128 in Whisper large-v3)"})
@@ -272,6 +275,7 @@ def _layer_shape(settings: WhisperSettings) -> tuple:
         settings.embed_dim,
         settings.ffn_embed_dim,
         settings.attention_heads,
+        settings.head_dim,
         settings.dropout,
         settings.attention_dropout,
         settings.activation_dropout,

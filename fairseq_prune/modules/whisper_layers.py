@@ -25,15 +25,16 @@ class KeysValues(NamedTuple):
 class WhisperAttention(nn.Module):
     """Multi-head attention; the projection of keys has no bias, which softmax would cancel."""
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0):
+    def __init__(self, dim: int, heads: int, head_dim: int = 0, dropout: float = 0.0):
         super().__init__()
-        if dim % heads:
+        if not head_dim and dim % heads:
             raise ValueError(f"--embed-dim must be a multiple of --attention-heads, found {dim} and {heads}")
-        self.num_heads, self.head_dim, self.dropout = heads, dim // heads, dropout
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim, bias=False)
-        self.v_proj = nn.Linear(dim, dim)
-        self.out_proj = nn.Linear(dim, dim)
+        self.num_heads, self.head_dim, self.dropout = heads, head_dim or dim // heads, dropout
+        inner = self.num_heads * self.head_dim
+        self.q_proj = nn.Linear(dim, inner)
+        self.k_proj = nn.Linear(dim, inner, bias=False)
+        self.v_proj = nn.Linear(dim, inner)
+        self.out_proj = nn.Linear(inner, dim)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
@@ -57,7 +58,8 @@ class WhisperAttention(nn.Module):
             (rows, queries, dim).
         """
         rows, queries, _ = x.shape
-        x = self.q_proj(x).reshape(len(memory.keys), -1, x.size(-1))  # the beams of a sentence side by side
+        x = self.q_proj(x)
+        x = x.reshape(len(memory.keys), -1, x.size(-1))  # the beams of a sentence side by side
         x = F.scaled_dot_product_attention(
             self._split(x), *memory, mask, self.dropout if self.training else 0.0, is_causal=causal
         )
@@ -72,13 +74,14 @@ class WhisperLayer(nn.Module):
         dim: int,
         ffn_dim: int,
         heads: int,
+        head_dim: int = 0,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         activation_dropout: float = 0.0,
     ):
         super().__init__()
         self.dropout, self.activation_dropout = dropout, activation_dropout
-        self.self_attn = WhisperAttention(dim, heads, attention_dropout)
+        self.self_attn = WhisperAttention(dim, heads, head_dim, attention_dropout)
         self.self_attn_layer_norm = nn.LayerNorm(dim)
         self.fc1 = nn.Linear(dim, ffn_dim)
         self.fc2 = nn.Linear(ffn_dim, dim)
@@ -107,9 +110,9 @@ class WhisperEncoderLayer(WhisperLayer):
 class WhisperDecoderLayer(WhisperLayer):
     """Self-attention, cross-attention, feed-forward."""
 
-    def __init__(self, dim: int, ffn_dim: int, heads: int, *dropouts: float):
-        super().__init__(dim, ffn_dim, heads, *dropouts)
-        self.encoder_attn = WhisperAttention(dim, heads, self.self_attn.dropout)
+    def __init__(self, dim: int, ffn_dim: int, heads: int, head_dim: int = 0, *dropouts: float):
+        super().__init__(dim, ffn_dim, heads, head_dim, *dropouts)
+        self.encoder_attn = WhisperAttention(dim, heads, head_dim, self.self_attn.dropout)
         self.encoder_attn_layer_norm = nn.LayerNorm(dim)
 
     def forward(

@@ -63,7 +63,8 @@ def test_a_whisper_with_fewer_tokens_and_layers_understands(prune_vocab, prune_l
     assert [found.decode(found.encode(text)) for text in PARSES] == PARSES
     assert set(LABELS) <= set(found.dictionary.symbols)
     code, output, errors = prune_layers(
-        *"--checkpoint small/whisper.pt --keep-decoder 2 --by loss --data data --split dev --out student.pt".split()
+        *"--checkpoint small/whisper.pt --keep-decoder 2 --by loss --data data --split dev".split(),
+        *"--units 20 --heads 1 --out student.pt".split(),
     )
     assert code == 0, errors
     assert "| step 1 |" in output and "without 3" in output
@@ -162,7 +163,14 @@ BAD = {
     "layers: nothing to do": (
         "layers",
         [],
-        "expected --encoder, --decoder, --keep-encoder or --keep-decoder",
+        "expected --encoder, --decoder, --keep-encoder, --keep-decoder, --units or --heads",
+    ),
+    "layers: too many heads": ("layers", ["--heads", "3"], "attention heads: found 3, expected 1 to 2"),
+    "layers: too many units": ("layers", ["--units", "25"], "feed-forward units: found 25, expected 1 to 24"),
+    "layers: units of a DeltaLM": (
+        "layers",
+        ["--checkpoint", "deltalm.pt", "--units", "5"],
+        "expected whisper, hubert_deltalm or deltalm",
     ),
     "layers: no fairseq model": (
         "layers",
