@@ -46,23 +46,49 @@ def machine(device, threads):
     return f"{name}, {threads} thread{'s' * (threads > 1)}, torch {torch.__version__}"
 
 
-def main(args):
-    torch.set_num_threads(args.threads)
-    device = usable_device(args.device)
-    specs = [Spec.parse(text) for text in args.entries]
+def add_options(add, report):
+    """Those of all programs that measure, which write ``report``.md and so on."""
+    add("--beam", type=positive(int), default=5, help="beam size (default: 5)")
+    add(
+        "--memory", action="store_true", help="measure peak memory too, of each entry in a process of its own"
+    )
+    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add(
+        "--threads", type=positive(int), default=torch.get_num_threads(), help="of the CPU (default: torch's)"
+    )
+    add(
+        "--processor-time",
+        action="store_true",
+        help="instead of wall-clock; for busy machines, with --threads 1",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path("report"),
+        help=f"folder for {report}.md, .json, .png (default: report)",
+    )
+
+
+def measure_all(specs, args, device, **more):
+    """Measurements of the entries, a list for each setting; with their memory if that is asked for."""
     settings = settings_of(args)
     entries = [build_entry(spec, device, args.beam) for spec in specs]
-    measured = []
-    clock = dict(processor=args.processor_time, stage_rounds=args.stage_rounds)
-    turns = measure(entries, settings, device, args.rounds, args.beam, **clock)
-    for group in tqdm(turns, desc="timing", total=len(settings), unit="setting"):
-        measured.append(group)
+    turns = measure(entries, settings, device, args.rounds, args.beam, processor=args.processor_time, **more)
+    measured = list(tqdm(turns, desc="timing", total=len(settings), unit="setting"))
     del entries
     if args.memory:
         for i, spec in enumerate(tqdm(specs, desc="memory", unit="model")):
             peaks = peak_memory(spec, settings, args.device, args.beam, args.threads)
             for group, peak in zip(measured, peaks):
                 group[i].memory = peak
+    return measured
+
+
+def main(args):
+    torch.set_num_threads(args.threads)
+    device = usable_device(args.device)
+    specs = [Spec.parse(text) for text in args.entries]
+    measured = measure_all(specs, args, device, stage_rounds=args.stage_rounds)
     kind = "processor time" if args.processor_time else "wall-clock"
     what = f"beam {args.beam}, {args.tokens_per_second:g} tokens/s" if args.tokens_per_second else "encoders"
     about = f"{machine(device, args.threads)}; {what}; {args.rounds} rounds, {kind}."
@@ -94,25 +120,7 @@ if __name__ == "__main__":
         default=0,
         help="of audio: translate by beam search into so many tokens (default: encoders alone)",
     )
-    add("--beam", type=positive(int), default=5, help="beam size (default: 5)")
     add("--rounds", type=positive(int), default=5, help="timed rounds (default: 5)")
     add("--stage-rounds", type=positive(int), default=3, help="rounds in which stages are timed (default: 3)")
-    add(
-        "--memory", action="store_true", help="measure peak memory too, of each entry in a process of its own"
-    )
-    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    add(
-        "--threads", type=positive(int), default=torch.get_num_threads(), help="of the CPU (default: torch's)"
-    )
-    add(
-        "--processor-time",
-        action="store_true",
-        help="instead of wall-clock; for busy machines, with --threads 1",
-    )
-    add(
-        "--out",
-        type=Path,
-        default=Path("report"),
-        help="folder for benchmark.md, .json, .png (default: report)",
-    )
+    add_options(add, "benchmark")
     run(main, parser)

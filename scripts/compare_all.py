@@ -9,15 +9,10 @@ compressed, bfloat16 or int8. The sizes are real, the weights random, except tho
 depend on them. Quality does: that is measured where models are trained (examples/, scripts/sweep_pruning.py).
 """
 
-from pathlib import Path
-
 import torch
 from _cli import PlainParser, positive, run
-from benchmark import machine, settings_of
-from tqdm import tqdm
+from benchmark import add_options, machine, measure_all
 
-from fairseq_prune.benchmarks.entries import build_entry
-from fairseq_prune.benchmarks.measure import measure, peak_memory
 from fairseq_prune.benchmarks.report import table, write_report
 from fairseq_prune.benchmarks.specs import DTYPES, Spec
 from fairseq_prune.inference import usable_device
@@ -71,18 +66,7 @@ def summary(measured):
 def main(args):
     torch.set_num_threads(args.threads)
     device = usable_device(args.device)
-    specs = rows_of(args)
-    settings = settings_of(args)
-    entries = [build_entry(spec, device, args.beam) for spec in specs]
-    turns = measure(entries, settings, device, args.rounds, args.beam, args.processor_time)
-    measured = list(tqdm(turns, desc="timing", total=len(settings), unit="setting"))
-    del entries
-    if args.memory:
-        for i, spec in enumerate(tqdm(specs, desc="memory", unit="model")):
-            for group, peak in zip(
-                measured, peak_memory(spec, settings, args.device, args.beam, args.threads)
-            ):
-                group[i].memory = peak
+    measured = measure_all(rows_of(args), args, device)
     about = (
         f"{machine(device, args.threads)}; beam {args.beam}, {args.tokens_per_second:g} tokens a second of audio;"
         f" {args.rounds} rounds in turns.\n\n{summary(measured)}"
@@ -112,22 +96,6 @@ if __name__ == "__main__":
     )
     add("--batch-sizes", type=positive(int), nargs="+", default=[1], help="utterances at a time (default: 1)")
     add("--tokens-per-second", type=positive(float), default=3, help="of audio, translated into (default: 3)")
-    add("--beam", type=positive(int), default=5, help="beam size (default: 5)")
     add("--rounds", type=positive(int), default=3, help="timed rounds (default: 3)")
-    add("--memory", action="store_true", help="measure peak memory, of each row in a process of its own")
-    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    add(
-        "--threads", type=positive(int), default=torch.get_num_threads(), help="of the CPU (default: torch's)"
-    )
-    add(
-        "--processor-time",
-        action="store_true",
-        help="instead of wall-clock; for busy machines, with --threads 1",
-    )
-    add(
-        "--out",
-        type=Path,
-        default=Path("report"),
-        help="folder for compare_all.md, .json, .png (default: report)",
-    )
+    add_options(add, "compare_all")
     run(main, parser)
