@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from fairseq_prune.checkpoints.dphubert_config import check_dphubert_config, is_wavlm
-from fairseq_prune.checkpoints.torchaudio_layout import EXTRACTOR_MODES, from_torchaudio, to_torchaudio
+from fairseq_prune.checkpoints.torchaudio_layout import (
+    EXTRACTOR_MODES,
+    from_torchaudio,
+    to_torchaudio,
+    torchaudio_options,
+)
 from fairseq_prune.modules.hubert import TokenPrunedHubert
 from fairseq_prune.modules.hubert_shapes import HubertShapes
 
@@ -63,26 +68,11 @@ def dphubert_file(encoder: TokenPrunedHubert) -> dict[str, Any]:
     else:
         by_head = {"encoder_num_heads": heads, "encoder_head_dim": shapes.head_dim}
     config = {
-        "extractor_mode": EXTRACTOR_MODES[cfg.extractor_mode],
-        "extractor_conv_layer_config": [
-            (size, *kernel_stride) for size, kernel_stride in zip(channels, encoder.kernels_strides)
-        ],
-        "extractor_conv_bias": cfg.conv_bias,
-        "encoder_embed_dim": cfg.encoder_embed_dim,
-        "encoder_projection_dropout": cfg.dropout_input,
-        "encoder_pos_conv_kernel": cfg.conv_pos,
-        "encoder_pos_conv_groups": cfg.conv_pos_groups,
-        "encoder_num_layers": cfg.encoder_layers,
+        **torchaudio_options(encoder),
         "encoder_use_attention": [size > 0 for size in heads],
         "encoder_use_feed_forward": [size > 0 for size in units],
         **by_head,
-        "encoder_attention_dropout": cfg.attention_dropout,
         "encoder_ff_interm_features": units,
-        "encoder_ff_interm_dropout": cfg.activation_dropout,
-        "encoder_dropout": cfg.dropout,
-        "encoder_layer_norm_first": cfg.layer_norm_first,
-        "encoder_layer_drop": cfg.encoder_layerdrop,
-        "aux_num_out": None,
         "normalize_waveform": encoder.normalize,
         **dict.fromkeys(PRUNE_FLAGS, False),
     }

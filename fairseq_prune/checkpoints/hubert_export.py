@@ -15,7 +15,7 @@ from fairseq_prune.checkpoints.extras import import_extra, quiet
 from fairseq_prune.checkpoints.hubert_architecture import build_encoder
 from fairseq_prune.checkpoints.hubert_onnx import export_onnx
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_state_dict_strictly
-from fairseq_prune.checkpoints.torchaudio_layout import EXTRACTOR_MODES, to_torchaudio
+from fairseq_prune.checkpoints.torchaudio_layout import conv_layers, to_torchaudio, torchaudio_options
 from fairseq_prune.modules.convolution import normalize_waveform
 from fairseq_prune.modules.gated_hubert import GatedHubert
 from fairseq_prune.modules.hubert import TokenPrunedHubert
@@ -68,25 +68,8 @@ def export_torchaudio(model, task, out: Path, options=None) -> None:
     encoder = encoder_of(model)
     check_plain(encoder)
     heads, units = uniform_shape(encoder, "torchaudio's wav2vec2_model")
-    cfg = encoder.cfg
-    config = {
-        "extractor_mode": EXTRACTOR_MODES[cfg.extractor_mode],
-        "extractor_conv_layer_config": conv_layers(encoder),
-        "extractor_conv_bias": cfg.conv_bias,
-        "encoder_embed_dim": cfg.encoder_embed_dim,
-        "encoder_projection_dropout": cfg.dropout_input,
-        "encoder_pos_conv_kernel": cfg.conv_pos,
-        "encoder_pos_conv_groups": cfg.conv_pos_groups,
-        "encoder_num_layers": cfg.encoder_layers,
-        "encoder_num_heads": heads,
-        "encoder_attention_dropout": cfg.attention_dropout,
-        "encoder_ff_interm_features": units,
-        "encoder_ff_interm_dropout": cfg.activation_dropout,
-        "encoder_dropout": cfg.dropout,
-        "encoder_layer_norm_first": cfg.layer_norm_first,
-        "encoder_layer_drop": cfg.encoder_layerdrop,
-        "aux_num_out": None,
-    }
+    sizes = {"encoder_num_heads": heads, "encoder_ff_interm_features": units}
+    config = {**torchaudio_options(encoder), **sizes}
     theirs = torchaudio.models.wav2vec2_model(**config).eval()
     theirs.load_state_dict({**to_torchaudio(encoder.state_dict()), **projection_of(encoder)})
     content = {"config": config, "normalize_waveform": encoder.normalize, "state_dict": theirs.state_dict()}
@@ -161,12 +144,6 @@ FORMATS = {
     "hf": export_huggingface,
     "onnx": lambda model, task, out, options: export_onnx(encoder_of(model), out, options.int8),
 }
-
-
-def conv_layers(encoder: TokenPrunedHubert) -> list[tuple[int, int, int]]:
-    """(channels, kernel, stride) of each convolution."""
-    convs = encoder.feature_extractor.conv_layers
-    return [(conv[0].out_channels, *step) for conv, step in zip(convs, encoder.kernels_strides)]
 
 
 def uniform_shape(encoder: TokenPrunedHubert, library: str) -> tuple[int, int]:

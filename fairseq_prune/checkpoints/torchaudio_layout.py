@@ -1,8 +1,11 @@
-"""The names of torchaudio's `Wav2Vec2Model`, which the published DPHuBERT files have too."""
+"""The names and options of torchaudio's `Wav2Vec2Model`, which the published DPHuBERT files have too."""
 
 import re
+from typing import Any
 
 from torch import Tensor
+
+from fairseq_prune.modules.hubert import TokenPrunedHubert
 
 # {beginning of a name of fairseq's HubertModel: beginning of torchaudio's}
 NAMES = {
@@ -20,6 +23,33 @@ NAMES = {
 }
 DROPPED = {"mask_emb"}  # torchaudio has it in the model for pretraining only
 EXTRACTOR_MODES = {"default": "group_norm", "layer_norm": "layer_norm"}
+
+
+def conv_layers(encoder: TokenPrunedHubert) -> list[tuple[int, int, int]]:
+    """(channels, kernel, stride) of each convolution."""
+    convs = encoder.feature_extractor.conv_layers
+    return [(conv[0].out_channels, *step) for conv, step in zip(convs, encoder.kernels_strides)]
+
+
+def torchaudio_options(encoder: TokenPrunedHubert) -> dict[str, Any]:
+    """Arguments of `torchaudio.models.wav2vec2_model`, but for heads and feed-forward units."""
+    cfg = encoder.cfg
+    return {
+        "extractor_mode": EXTRACTOR_MODES[cfg.extractor_mode],
+        "extractor_conv_layer_config": conv_layers(encoder),
+        "extractor_conv_bias": cfg.conv_bias,
+        "encoder_embed_dim": cfg.encoder_embed_dim,
+        "encoder_projection_dropout": cfg.dropout_input,
+        "encoder_pos_conv_kernel": cfg.conv_pos,
+        "encoder_pos_conv_groups": cfg.conv_pos_groups,
+        "encoder_num_layers": cfg.encoder_layers,
+        "encoder_attention_dropout": cfg.attention_dropout,
+        "encoder_ff_interm_dropout": cfg.activation_dropout,
+        "encoder_dropout": cfg.dropout,
+        "encoder_layer_norm_first": cfg.layer_norm_first,
+        "encoder_layer_drop": cfg.encoder_layerdrop,
+        "aux_num_out": None,
+    }
 
 
 def to_torchaudio(weights: dict[str, Tensor]) -> dict[str, Tensor]:
