@@ -36,11 +36,11 @@ def main(args):
                 f"--format: found {args.format!r}, expected one of {', '.join(formats)} for {args.checkpoint},"
                 f" a model {state['cfg'].model._name!r}"
             )
-        [model], _, task = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], state=state)
         if args.int8 and args.format not in INT8_FORMATS:
             raise ValueError(
                 f"--int8: found with --format {args.format}, expected {' or '.join(INT8_FORMATS)}"
             )
+        [model], _, task = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], state=state)
         formats[args.format](model.eval(), task, written, args)
     print(f"{args.out}: {args.format}, loaded back with equal outputs")
 
