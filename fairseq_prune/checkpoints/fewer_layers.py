@@ -47,8 +47,7 @@ def with_fewer_layers(
     Raises:
         ValueError: no checkpoint of such a model.
     """
-    model = ((checkpoint.get("cfg") or {}).get("model") or {}) if "model" in checkpoint else {}
-    stacks = stacks_of(str(model.get("_name", "none")))
+    stacks = stacks_of(_model_name(checkpoint))
     new = without_training(checkpoint)
     model, weights = dict(new["cfg"]["model"]), new["model"]
     for side, layers in kept.items():
@@ -75,9 +74,9 @@ def with_narrower_layers(
     Raises:
         ValueError: no Whisper, or it has not so many.
     """
-    model = ((checkpoint.get("cfg") or {}).get("model") or {}) if "model" in checkpoint else {}
-    if not str(model.get("_name")).startswith("whisper"):
-        raise ValueError(f"{path}: units and heads of a model {model.get('_name')!r}: expected a Whisper")
+    name = _model_name(checkpoint)
+    if not name.startswith("whisper"):
+        raise ValueError(f"{path}: units and heads of a model {name!r}: expected a Whisper")
     new = without_training(checkpoint)
     model = dict(new["cfg"]["model"])
     if units is not None:
@@ -89,3 +88,8 @@ def with_narrower_layers(
         model["attention_heads"], model["head_dim"] = heads, head_dim
     new["cfg"] = {**new["cfg"], "model": model}
     return new
+
+
+def _model_name(checkpoint):
+    model = ((checkpoint.get("cfg") or {}).get("model") or {}) if "model" in checkpoint else {}
+    return str(model.get("_name", "none"))
