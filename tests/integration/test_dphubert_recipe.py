@@ -4,8 +4,9 @@ import re
 
 import pytest
 import yaml
-from command_lines import BIN, ROOT
+from command_lines import ROOT
 from distillation_data import LENGTHS, write_data
+from recipes import train, write_changed
 from tones import SMALL_HUBERT
 
 PRELOAD = "fairseq.tasks fairseq_cli.hydra_train torchaudio"  # not this package: --user-dir is tested
@@ -36,16 +37,7 @@ def tiny(name, folder, **model):
         "optimization": {"max_update": 2},
         "model": {key: value for key, value in model.items() if key not in content["model"] or value},
     }
-    for section, values in changes.items():
-        content.setdefault(section, {}).update(values)
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-
-
-def train(forks, folder, name, *overrides):
-    words = ("--config-dir", folder, "--config-name", name, "hydra.run.dir=.", *overrides)
-    code, output, errors = forks.run(BIN / "fairseq-hydra-train", *words, cwd=folder)
-    assert code == 0, errors
-    return output + errors
+    write_changed(content, changes, folder / f"{name}.yaml")
 
 
 def test_the_teacher_is_pretrained_and_both_stages_learn_from_it(folder, forks):

@@ -7,8 +7,9 @@ import fairseq
 import pytest
 import torch
 import yaml
-from command_lines import BIN, ROOT
+from command_lines import ROOT
 from pretrained_recogniser import SMALL, save_wav2vec, write_corpus
+from recipes import train, write_changed
 from slu_corpus import small_whisper, write_data
 
 PRELOAD = "fairseq.tasks fairseq_cli.hydra_train"  # not this package: --user-dir is tested
@@ -51,16 +52,7 @@ def tiny(name, folder, **model):
         "optimization": {"max_update": 2, "update_freq": [1]},
         "model": {"mask_channel_length": 4, "prune_interval": 1, **model},
     }
-    for section, values in changes.items():
-        content.setdefault(section, {}).update(values)
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-
-
-def train(forks, folder, name, *overrides):
-    words = ("--config-dir", folder, "--config-name", name, "hydra.run.dir=.", *overrides)
-    code, output, errors = forks.run(BIN / "fairseq-hydra-train", *words, cwd=folder)
-    assert code == 0, errors
-    return output + errors
+    write_changed(content, changes, folder / f"{name}.yaml")
 
 
 @pytest.mark.parametrize("name", FINE_TUNINGS)
