@@ -53,9 +53,8 @@ class PromptedEnsemble(EnsembleModel):
         )
 
     def forward_encoder(self, net_input: dict[str, Tensor]):
-        self.to(
-            net_input["src_tokens"].device
-        )  # fairseq moves models, but not a generator that has been built of them
+        # fairseq moves models, but not a generator that has been built of them
+        self.to(net_input["src_tokens"].device)
         return super().forward_encoder(net_input)
 
     def forward_decoder(self, tokens: Tensor, encoder_outs, incremental_states, temperature: float = 1.0):
