@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Real speech anywhere: the Free Spoken Digit Dataset for speech translation or recognition.
+"""Real speech anywhere: the Free Spoken Digit Dataset for speech translation or labelled_audio.
 
 Recordings of one speaker are joined to strings of digits.
 
@@ -155,7 +155,7 @@ def write_recognition(
     final: where `folder` will be in the end.
     """
     # here, since it imports fairseq, which takes seconds
-    from fairseq_prune.data import recognition
+    from fairseq_prune.data import labelled_audio
     from fairseq_prune.data.audio import SAMPLE_RATE
 
     sizes, counts = {}, Counter()
@@ -170,16 +170,16 @@ def write_recognition(
             path = f"{name}/{speaker}-{number:05d}.flac"
             soundfile.write(folder / "audio" / path, waveform, SAMPLE_RATE, subtype="PCM_16")
             text = english_digits([int(digit) for digit in string]).upper()
-            utterances.append(recognition.Labelled(path, len(waveform), recognition.letters(text), text))
-        recognition.write_split(folder, name, final / "audio", utterances)
-        counts += recognition.count_labels(utterances)
+            utterances.append(labelled_audio.Labelled(path, len(waveform), labelled_audio.letters(text), text))
+        labelled_audio.write_split(folder, name, final / "audio", utterances)
+        counts += labelled_audio.count_labels(utterances)
         samples = sum(utterance.samples for utterance in utterances)
         sizes[split] = layout.SplitSize(len(texts), len(texts), samples / SAMPLE_RATE)
-    labels = [letter for letter in recognition.ENGLISH_LETTERS if counts[letter]]
-    recognition.write_dictionary(folder / "dict.ltr.txt", labels, counts)
+    labels = [letter for letter in labelled_audio.ENGLISH_LETTERS if counts[letter]]
+    labelled_audio.write_dictionary(folder / "dict.ltr.txt", labels, counts)
     digits = Counter(digit for texts in strings.values() for string in texts for digit in string)
     named = {ENGLISH_DIGITS[int(digit)].upper(): count for digit, count in sorted(digits.items())}
-    recognition.write_dictionary(folder / "dict.wrd.txt", named, Counter(named))
+    labelled_audio.write_dictionary(folder / "dict.wrd.txt", named, Counter(named))
     return sizes
 
 

@@ -29,7 +29,7 @@ from prep_audio import measure
 from tqdm import tqdm
 
 from fairseq_prune.data.audio import SAMPLE_RATE, audio_info
-from fairseq_prune.data.recognition import (
+from fairseq_prune.data.labelled_audio import (
     ENGLISH_LETTERS,
     Labelled,
     check_labels,

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import read_manifest
-from fairseq_prune.data.vocabulary import Vocabulary
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 # manifest -> what fairseq calls the split; others keep their name
 FAIRSEQ_SPLITS = {"train": "train", "dev": "valid", "tst-COMMON": "test", "tst-HE": "test1"}
@@ -66,7 +66,7 @@ def read_texts(path: Path, skip_bad: bool) -> "tuple[list[str], list[str], int]"
     return sources, targets, skipped
 
 
-def binarize(texts: "list[str]", vocabulary: Vocabulary, prefix: Path, progress) -> SideReport:
+def binarize(texts: "list[str]", vocabulary: SentencePieceVocabulary, prefix: Path, progress) -> SideReport:
     """Write prefix.bin and prefix.idx, a sentence a row, each closed by end of sentence."""
     eos, unk = vocabulary.dictionary.eos(), vocabulary.dictionary.unk()
     builder = indexed_dataset.make_builder(f"{prefix}.bin", impl="mmap", vocab_size=len(vocabulary))

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from fairseq_prune.data.audio import SAMPLE_RATE, audio_info
 from fairseq_prune.data.config import DataConfig, VocabularyFiles
 from fairseq_prune.data.manifest import Utterance, write_manifest
-from fairseq_prune.data.vocabulary import MODEL_TYPES, Vocabulary
+from fairseq_prune.text.sentencepiece import MODEL_TYPES, SentencePieceVocabulary
 
 DEFAULT_SPLITS = ("train", "dev", "tst-COMMON", "tst-HE")
 END_TOLERANCE = SAMPLE_RATE // 20  # samples; a segment that ends this little past its file is cut there
@@ -145,8 +145,8 @@ def prepare_split(args, audio_root: Path, split: str, pool) -> SplitResult:
 
 
 def make_vocabularies(
-    args, given: Optional[Vocabulary], train: Optional[SplitResult]
-) -> dict[str, Vocabulary]:
+    args, given: Optional[SentencePieceVocabulary], train: Optional[SplitResult]
+) -> dict[str, SentencePieceVocabulary]:
     """The vocabularies by their names in config.yaml; one object where two names share it.
 
     Args:
@@ -162,18 +162,20 @@ def make_vocabularies(
     if given is not None:
         vocabularies["target"] = vocabularies["source"] = given
     elif args.joint_vocab:
-        joint = Vocabulary.train(sources + targets, args.vocab_size, args.vocab_type, name="--vocab-size")
+        joint = SentencePieceVocabulary.train(
+            sources + targets, args.vocab_size, args.vocab_type, name="--vocab-size"
+        )
         vocabularies["target"] = vocabularies["source"] = joint
     else:
-        vocabularies["target"] = Vocabulary.train(
+        vocabularies["target"] = SentencePieceVocabulary.train(
             targets, args.vocab_size, args.vocab_type, name="--vocab-size"
         )
         if sources:
             size = args.src_vocab_size or args.vocab_size
             name = "--src-vocab-size" if args.src_vocab_size else "--src-vocab-size (that of --vocab-size)"
-            vocabularies["source"] = Vocabulary.train(sources, size, args.vocab_type, name=name)
+            vocabularies["source"] = SentencePieceVocabulary.train(sources, size, args.vocab_type, name=name)
     if sources:
-        vocabularies["ctc"] = Vocabulary.train(
+        vocabularies["ctc"] = SentencePieceVocabulary.train(
             sources, args.ctc_vocab_size, args.ctc_vocab_type, casefold=True, name="--ctc-vocab-size"
         )
     return vocabularies
@@ -261,7 +263,7 @@ def prepare(args) -> None:
         raise ValueError(
             f"vocabularies are trained on train, found only {', '.join(splits)}; give --spm-model"
         )
-    given = Vocabulary.load(args.spm_model, args.dict) if args.spm_model is not None else None
+    given = SentencePieceVocabulary.load(args.spm_model, args.dict) if args.spm_model is not None else None
     with complete_folder(args.out, args.overwrite) as folder:
         with Pool(args.workers) as pool:
             results = {split: prepare_split(args, audio_root, split, pool) for split in splits}

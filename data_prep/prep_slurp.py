@@ -22,7 +22,7 @@ from slu_texts import SPLITS, Text, write_labels, write_texts
 
 from fairseq_prune.data.audio import audio_info
 from fairseq_prune.data.manifest import Utterance, write_manifest
-from fairseq_prune.data.slu_formats import Meaning, Node, parse, read_slurp
+from fairseq_prune.text.meanings import Meaning, Node, parse, read_slurp
 
 
 class Entry(NamedTuple):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fairseq_prune.data.audio import audio_info
 from fairseq_prune.data.manifest import Utterance, write_manifest
-from fairseq_prune.data.slu_formats import Node, parse
+from fairseq_prune.text.meanings import Node, parse
 
 SPLITS = {"train": "train", "dev": "eval", "test": "test"}  # ours: STOP's
 PARSES = {  # what to predict: column

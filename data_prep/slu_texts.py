@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from fairseq_prune.data.slu_formats import Node, labels
+from fairseq_prune.text.meanings import Node, labels
 
 SPLITS = ("train", "dev", "test")
 LABELS = "labels.txt"

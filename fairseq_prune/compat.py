@@ -84,7 +84,7 @@ SAFE_GLOBALS = {
 
 # The legacy stack: torch 2.0.1 has no list of safe globals that one could extend.
 LEGACY = not hasattr(torch.serialization, "add_safe_globals")
-# torch 2.0 has no such product without an activation behind it
+# torch 2.0 has no such product without an activation after it
 HAS_ONEDNN_PRODUCTS = not LEGACY and torch.backends.mkldnn.is_available()
 
 
@@ -338,7 +338,7 @@ def _keep_last_batch(batch_by_size):
 
 def _mend_gradient_of_gelu(gelu):
     """On the CPU, torch 2.0.1 gives a wrong gradient, or memory that nobody wrote, where the gradient that arrives lies
-    in another order in memory than the output: behind `gelu(conv(x)).transpose(1, 2)`, as in every HuBERT."""
+    in another order in memory than the output: after `gelu(conv(x)).transpose(1, 2)`, as in every HuBERT."""
 
     def mended(input, approximate="none"):
         output = gelu(input, approximate=approximate)
@@ -365,7 +365,7 @@ def stop_background_loading():
     """
     for thread in threading.enumerate():
         if isinstance(thread, BackgroundConsumer):
-            thread._max_len = 0  # it ends behind the batch that it is at
+            thread._max_len = 0  # it ends after the batch that it is at
             while thread.is_alive():
                 with contextlib.suppress(queue.Empty):
                     thread._queue.get(timeout=0.01)  # room, should it wait for some

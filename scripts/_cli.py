@@ -17,7 +17,7 @@ warnings.filterwarnings("ignore", category=FutureWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="torch")
 
 from fairseq_prune.errors import SHOW  # noqa: E402
-from fairseq_prune.inference import Translator  # noqa: E402
+from fairseq_prune.inference.translation import Translator  # noqa: E402
 
 
 class PlainParser(argparse.ArgumentParser):

@@ -24,7 +24,7 @@ from fairseq_prune.benchmarks.entries import build_entry
 from fairseq_prune.benchmarks.measure import Setting, measure, peak_memory
 from fairseq_prune.benchmarks.report import write_report
 from fairseq_prune.benchmarks.specs import Spec
-from fairseq_prune.inference import usable_device
+from fairseq_prune.inference.base import usable_device
 
 
 def settings_of(args):

@@ -15,7 +15,7 @@ from benchmark import add_options, machine, measure_all
 
 from fairseq_prune.benchmarks.report import table, write_report
 from fairseq_prune.benchmarks.specs import DTYPES, Spec
-from fairseq_prune.inference import usable_device
+from fairseq_prune.inference.base import usable_device
 
 
 def rows_of(args):

@@ -20,7 +20,7 @@ from fairseq_prune.benchmarks.report import table
 from fairseq_prune.data.audio import read_audio
 from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import check_audio, read_manifest
-from fairseq_prune.inference import Translator
+from fairseq_prune.inference.translation import Translator
 
 
 @torch.inference_mode()

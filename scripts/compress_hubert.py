@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from _cli import PlainParser, complete, run
 
-from fairseq_prune.checkpoints.hubert import read_hubert
-from fairseq_prune.checkpoints.hubert_architecture import build_encoder
+from fairseq_prune.checkpoints.hubert.own import materialise, read_student, save_pruned_hubert
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
-from fairseq_prune.checkpoints.pruned_hubert import materialise, read_student, save_pruned_hubert
-from fairseq_prune.modules.gated_hubert import GatedHubert
-from fairseq_prune.modules.hubert import SAMPLE_RATE, TokenPrunedHubert
+from fairseq_prune.modules.hubert.architecture import build_encoder
+from fairseq_prune.modules.hubert.encoder import SAMPLE_RATE, TokenPrunedHubert
+from fairseq_prune.modules.hubert.gated import GatedHubert
 
 SECONDS = 10  # of the utterance that is compared and whose MACs are counted
 TOLERANCE = 1e-5  # of outputs, relative to their norm; rounding makes 2e-6 at the size of HuBERT base

@@ -16,9 +16,9 @@ from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.loading import load_fairseq_state
 
-EXPORTERS = {"whisper": "fairseq_prune.checkpoints.whisper_export"}  # models whose names begin so
+EXPORTERS = {"whisper": "fairseq_prune.checkpoints.whisper.export"}  # models whose names begin so
 INT8_FORMATS = ("onnx", "ctranslate2")
-ENCODER_EXPORTER = "fairseq_prune.checkpoints.hubert_export"  # all others have an encoder of HuBERT's kind
+ENCODER_EXPORTER = "fairseq_prune.checkpoints.hubert.export"  # all others have an encoder of HuBERT's kind
 
 
 def formats_of(model_name):

@@ -17,12 +17,12 @@ import torch
 from _cli import PlainParser, complete, positive, run
 from tqdm import tqdm
 
-from fairseq_prune.checkpoints.hubert import read_hubert
-from fairseq_prune.checkpoints.hubert_architecture import build_encoder
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.data.audio import SAMPLE_RATE, audio_info, read_audio
 from fairseq_prune.data.waveform_manifest import read_waveform_manifest
-from fairseq_prune.inference import usable_device
+from fairseq_prune.inference.base import usable_device
+from fairseq_prune.modules.hubert.architecture import build_encoder
 
 
 def batches(lengths, max_samples):

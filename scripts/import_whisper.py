@@ -16,10 +16,10 @@ from _cli import PlainParser, complete, run
 from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.loading import load_fairseq_state
-from fairseq_prune.checkpoints.whisper_import import import_whisper
-from fairseq_prune.data.bpe_tokenizer import BPETokenizer
-from fairseq_prune.data.openai_tokenizer import read_ranks
-from fairseq_prune.modules.whisper_generation import suppressed_tokens
+from fairseq_prune.checkpoints.whisper.importing import import_whisper
+from fairseq_prune.modules.whisper.generation import suppressed_tokens
+from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
+from fairseq_prune.text.openai import read_ranks
 
 MULTILINGUAL_END = (
     50257  # id of the end of text in the multilingual tokenizers; in the English one it is 50256
@@ -35,7 +35,7 @@ def read_tokenizer(args, rows):
         )
     if path.suffix == ".tiktoken":
         return read_ranks(path, rows)
-    return BPETokenizer.load(path).for_rows(rows)
+    return ByteLevelBPE.load(path).for_rows(rows)
 
 
 def main(args):

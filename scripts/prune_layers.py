@@ -21,9 +21,9 @@ from _cli import PlainParser, complete, positive, run
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
-from fairseq_prune.checkpoints.cutting import count_weights
-from fairseq_prune.checkpoints.fewer_layers import stacks_of, with_fewer_layers, with_narrower_layers
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
+from fairseq_prune.cuts.base import count_weights
+from fairseq_prune.cuts.layers import stacks_of, with_fewer_layers, with_narrower_layers
 from fairseq_prune.pruning.layers import BlockInfluence, drop_by_loss, most_influential
 
 SIDES = ("encoder", "decoder")

@@ -24,12 +24,12 @@ from _cli import PlainParser, complete, positive, run
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
-from fairseq_prune.checkpoints.cut_vocabulary import cut_checkpoint, plan_cut, vocabulary_in
-from fairseq_prune.checkpoints.cutting import count_weights
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
-from fairseq_prune.checkpoints.vocabulary_sentencepiece import SentencePieceVocabulary
-from fairseq_prune.data.vocabulary import Vocabulary
+from fairseq_prune.cuts.base import count_weights
+from fairseq_prune.cuts.vocabulary import cut_checkpoint, plan_cut, vocabulary_in
 from fairseq_prune.pruning.vocabulary import coverage
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
+from fairseq_prune.text.sentencepiece_cutting import CuttableSentencePiece
 
 
 def read_texts(paths, columns):
@@ -69,8 +69,8 @@ def read_vocabulary(args, checkpoint):
         return stored
     if not (args.spm_model and args.dict):
         raise ValueError(f"{args.checkpoint}: holds no vocabulary, expected --spm-model and --dict")
-    loaded = Vocabulary.load(args.spm_model, args.dict)
-    return SentencePieceVocabulary(loaded.model, loaded.dictionary.symbols, loaded.name)
+    loaded = SentencePieceVocabulary.load(args.spm_model, args.dict)
+    return CuttableSentencePiece(loaded.model, loaded.dictionary.symbols, loaded.name)
 
 
 def compare(vocabulary, small, cut, texts):
@@ -85,7 +85,7 @@ def compare(vocabulary, small, cut, texts):
         "texts whose tokens all stay": whole,
         "tokens after, to those before": sum(map(len, after)) / length if length else 1.0,
     }
-    if isinstance(vocabulary, SentencePieceVocabulary):
+    if isinstance(vocabulary, CuttableSentencePiece):
         for name, encoded in (("before", before), ("after", after)):
             found[f"unknown tokens {name}"] = sum(ids.count(vocabulary.unknown) for ids in encoded)
     return found
@@ -100,7 +100,7 @@ def check(folder, name, smaller):
             task.data = None  # the data folder of the training has the vocabulary of before
         checkpoint_utils.load_model_ensemble_and_task([str(folder / name)], state=state)
         return
-    Vocabulary.load(folder / "spm.model", folder / "dict.txt")
+    SentencePieceVocabulary.load(folder / "spm.model", folder / "dict.txt")
     kind = "weights" if "weights" in smaller else "model"
     if not all(torch.equal(written[kind][key], value) for key, value in smaller[kind].items()):
         raise ValueError(f"{folder / name}: does not come back as it was written")

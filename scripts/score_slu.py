@@ -17,8 +17,8 @@ from pathlib import Path
 from _cli import PlainParser, run
 
 from fairseq_prune.data.manifest import read_manifest
-from fairseq_prune.data.slu_formats import read_slurp
-from fairseq_prune.data.slu_scores import CORPORA, total
+from fairseq_prune.evaluation.slu_scores import CORPORA, total
+from fairseq_prune.text.meanings import read_slurp
 
 
 def read_lines(path) -> list[str]:

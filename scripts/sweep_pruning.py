@@ -24,8 +24,8 @@ from tqdm import tqdm
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import check_audio, read_manifest
-from fairseq_prune.inference import Translator
-from fairseq_prune.modules.hubert import TokenPruning
+from fairseq_prune.inference.translation import Translator
+from fairseq_prune.modules.hubert.encoder import TokenPruning
 from fairseq_prune.pruning.schedules import check_keep_ratio, layer_keep_ratios
 from fairseq_prune.pruning.tokens import CRITERIA
 

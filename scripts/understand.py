@@ -10,12 +10,12 @@ import json
 import torch
 from _cli import PlainParser, overrides, positive, run
 
-from fairseq_prune.checkpoints.whisper_onnx import OnnxWhisper
+from fairseq_prune.checkpoints.whisper.onnx import OnnxWhisper
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
-from fairseq_prune.data.bpe_tokenizer import BPETokenizer
 from fairseq_prune.data.log_mel import MAX_SAMPLES, log_mel
-from fairseq_prune.data.slu_formats import parse
-from fairseq_prune.understanding import Understander
+from fairseq_prune.inference.understanding import Understander
+from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
+from fairseq_prune.text.meanings import parse
 
 
 def read_command(path) -> torch.Tensor:
@@ -35,7 +35,7 @@ def read_command(path) -> torch.Tensor:
 
 def onnx_texts(folder, waveforms) -> list[str]:
     """What an exported model writes of each waveform (samples,)."""
-    model, tokenizer = OnnxWhisper(folder), BPETokenizer.load(folder)
+    model, tokenizer = OnnxWhisper(folder), ByteLevelBPE.load(folder)
     bins = model.config["mel_bins"]
     return [tokenizer.decode(model.generate(log_mel(waveform, bins))) for waveform in waveforms]
 

@@ -9,14 +9,14 @@ import soundfile
 import torch
 from omegaconf import OmegaConf
 
-from fairseq_prune.checkpoints.whisper import WhisperCheckpoint
-from fairseq_prune.data.bpe_tokenizer import BPETokenizer
+from fairseq_prune.checkpoints.whisper.own import WhisperCheckpoint
 from fairseq_prune.data.manifest import Utterance, write_manifest
-from fairseq_prune.modules.whisper import WhisperDecoder, WhisperEncoder, WhisperSettings
+from fairseq_prune.modules.whisper.model import WhisperDecoder, WhisperEncoder, WhisperSettings
 from fairseq_prune.tasks.spoken_language_understanding import (
     SpokenLanguageUnderstandingConfig,
     SpokenLanguageUnderstandingTask,
 )
+from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
 
 sys.path.insert(0, str(Path(__file__).parent / "checkpoints"))
 
@@ -37,7 +37,7 @@ SMALL = (
 
 def tokenizer(labels=LABELS):
     """A byte-level BPE with label tokens."""
-    return BPETokenizer(bpe_tokenizer_json()).with_tokens(labels)
+    return ByteLevelBPE(bpe_tokenizer_json()).with_tokens(labels)
 
 
 def write_data(folder, parses=PARSES):

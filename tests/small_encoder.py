@@ -3,8 +3,8 @@
 import torch
 from tones import SMALL_HUBERT
 
-from fairseq_prune.checkpoints.hubert_architecture import build_encoder
-from fairseq_prune.modules.hubert_shapes import HubertShapes
+from fairseq_prune.modules.hubert.architecture import build_encoder
+from fairseq_prune.modules.hubert.shapes import HubertShapes
 
 LARGE = {"normalize": True, "extractor_mode": "layer_norm", "layer_norm_first": True, "conv_bias": True}
 CHANNELS = [12, 9, 16, 7, 16, 5, 11]

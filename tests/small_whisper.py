@@ -7,9 +7,9 @@ import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from fairseq_prune.data.bpe_tokenizer import BPETokenizer
 from fairseq_prune.models.whisper import Whisper
-from fairseq_prune.modules.whisper import WhisperDecoder, WhisperEncoder, WhisperSettings
+from fairseq_prune.modules.whisper.model import WhisperDecoder, WhisperEncoder, WhisperSettings
+from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
 
 SPECIALS = "endoftext startoftranscript en de translate transcribe startoflm startofprev nospeech notimestamps".split()
 TEXTS = [
@@ -42,8 +42,8 @@ def tokenizer_json() -> str:
     return json.dumps(json.loads(tokenizer.to_str()))
 
 
-def small_tokenizer() -> BPETokenizer:
-    return BPETokenizer(tokenizer_json(), name="tokenizer.json")
+def small_tokenizer() -> ByteLevelBPE:
+    return ByteLevelBPE(tokenizer_json(), name="tokenizer.json")
 
 
 def huggingface_whisper(tokenizer=None, seed=0, end=10, **changes):

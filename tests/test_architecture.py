@@ -21,16 +21,22 @@ SOURCES = [
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # what each folder of the package may import of the package, beside itself and compat.py
+BELOW_CHECKPOINTS = {"pruning", "text", "modules", "data"}
+BELOW_MODELS = BELOW_CHECKPOINTS | {"checkpoints", "cuts", "evaluation", "optim"}
 ARROWS = {
     "pruning": set(),
-    "modules": {"pruning"},
-    "data": set(),
+    "text": {"pruning"},
     "optim": set(),
-    "benchmarks": {"pruning", "modules", "data", "checkpoints", "models", "inference"},
-    "checkpoints": {"pruning", "modules"},
-    "models": {"pruning", "modules", "data", "checkpoints", "optim"},
-    "tasks": {"pruning", "modules", "data", "checkpoints"},
-    "criterions": {"pruning", "modules", "data", "checkpoints"},
+    "modules": {"pruning", "text"},
+    "data": {"text"},
+    "evaluation": {"text"},
+    "checkpoints": BELOW_CHECKPOINTS,
+    "cuts": BELOW_CHECKPOINTS | {"checkpoints"},
+    "models": BELOW_MODELS,
+    "tasks": BELOW_MODELS,
+    "criterions": BELOW_MODELS,
+    "inference": BELOW_MODELS | {"models", "tasks", "criterions"},
+    "benchmarks": BELOW_MODELS | {"models", "tasks", "criterions", "inference"},
 }
 
 
@@ -76,9 +82,7 @@ def test_imports_run_one_way(path):
     folder = path.relative_to(PACKAGE).parts[0]
     used = {used for used in map(folder_of, imports(path)) if used}
     if path.parent == PACKAGE:
-        allowed = (
-            used if path.stem in ("__init__", "inference", "recognition", "understanding") else {"compat"}
-        )
+        allowed = used if path.stem == "__init__" else {"compat"}
     else:
         allowed = ARROWS[folder] | {folder} | ({"compat"} if folder != "pruning" else set())
     assert used <= allowed, f"{name_of(path)} imports {sorted(used - allowed)}"

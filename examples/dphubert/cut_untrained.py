@@ -13,17 +13,17 @@ from pathlib import Path
 
 import torch
 
-from fairseq_prune.checkpoints.hubert import read_hubert
-from fairseq_prune.checkpoints.hubert_architecture import build_encoder
+from fairseq_prune.checkpoints.hubert.own import materialise, save_pruned_hubert
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
-from fairseq_prune.checkpoints.pruned_hubert import materialise, save_pruned_hubert
-from fairseq_prune.modules.gated_hubert import Gating
+from fairseq_prune.modules.hubert.architecture import build_encoder
+from fairseq_prune.modules.hubert.gated import Gating
 
 OPEN, CLOSED = 100.0, -100.0  # log_alpha of gates that are sure
 
 
 def norms(encoder, kind, index):
-    """Size (gates,) of the weights behind each gate."""
+    """Size (gates,) of the weights of each gate."""
     if kind == "conv_channels":
         return encoder.feature_extractor.conv_layers[index][0].weight.flatten(1).norm(dim=1)
     layer = encoder.encoder.layers[index]

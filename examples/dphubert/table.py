@@ -9,10 +9,10 @@ import torch
 from fairseq import checkpoint_utils
 
 import fairseq_prune  # noqa: F401 (registers the models)
-from fairseq_prune.checkpoints.hubert import read_hubert
-from fairseq_prune.checkpoints.hubert_architecture import build_encoder
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_fairseq_state, load_state_dict_strictly
-from fairseq_prune.modules.distillation import DistillationLoss
+from fairseq_prune.modules.hubert.architecture import build_encoder
+from fairseq_prune.pruning.distillation import DistillationLoss
 
 SAMPLES = 160_000  # 10 s
 

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from fairseq_prune.checkpoints.whisper import read_whisper
+from fairseq_prune.checkpoints.whisper.own import read_whisper
 
 ROWS = {  # folder: what it is
     "teacher": "teacher, all layers",

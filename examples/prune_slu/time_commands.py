@@ -75,7 +75,7 @@ def transformers_system(folder, _, threads, tokens):
 def faster_whisper_system(folder, variant, threads, tokens):
     """CTranslate2 through faster-whisper, without its fallbacks and filters.
 
-    It fills the features of a short clip up with zeros, which are no silence; "-silence" behind the type fills up the
+    It fills the features of a short clip up with zeros, which are no silence; "-silence" after the type fills up the
     audio instead, as published.
     """
     import numpy as np
@@ -106,7 +106,7 @@ def our_system(checkpoint, context, threads, tokens):
     logging.disable(logging.INFO)
     import torch
 
-    from fairseq_prune.understanding import Understander
+    from fairseq_prune.inference.understanding import Understander
 
     torch.set_num_threads(threads)
     understander = Understander(

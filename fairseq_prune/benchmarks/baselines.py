@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fairseq_prune.benchmarks.stages import Stage
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.frames import Frames
-from fairseq_prune.modules.hubert import TokenPrunedHubert
+from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 
 
 class PlainTokenPruning(TokenPrunedHubert):

@@ -1,7 +1,7 @@
-"""Multiply-accumulate operations behind the speech encoder, by stage: adaptor, DeltaLM's layers, beam search."""
+"""Multiply-accumulate operations after the speech encoder, by stage: adaptor, DeltaLM's layers, beam search."""
 
-from fairseq_prune.modules.convolution import ConvAdaptor
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.hubert.convolution import ConvAdaptor
 from fairseq_prune.pruning.counting import transformer_layer_macs
 
 

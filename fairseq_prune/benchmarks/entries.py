@@ -19,18 +19,18 @@ from fairseq_prune.benchmarks.baselines import PlainTokenPruning, fairseq_stages
 from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
 from fairseq_prune.benchmarks.specs import ARCHITECTURES, DTYPES, Spec
 from fairseq_prune.benchmarks.stages import Stage
-from fairseq_prune.checkpoints.hubert import read_hubert
-from fairseq_prune.checkpoints.hubert_architecture import build_encoder
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import (
     load_checkpoint_file,
     load_state_dict_strictly,
     model_and_task_options,
 )
-from fairseq_prune.inference import Translator
+from fairseq_prune.inference.translation import Translator
 from fairseq_prune.models.hubert_deltalm_config import HUBERT_FORMS, HubertDeltaLMConfig
 from fairseq_prune.modules import onednn
-from fairseq_prune.modules.deltalm import DeltaLMEncoderLayer
-from fairseq_prune.modules.hubert import TokenPrunedHubert
+from fairseq_prune.modules.deltalm.model import DeltaLMEncoderLayer
+from fairseq_prune.modules.hubert.architecture import build_encoder
+from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 from fairseq_prune.pruning.schedules import layer_keep_ratios
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -8,7 +8,7 @@ import torch
 from fairseq.data import Dictionary
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_state_dict_strictly
-from fairseq_prune.modules.deltalm import vocabulary_checksum
+from fairseq_prune.modules.deltalm.model import vocabulary_checksum
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 
-from fairseq_prune.modules.distillation import COSINES, DistillationLoss
+from fairseq_prune.pruning.distillation import COSINES, DistillationLoss
 from fairseq_prune.pruning.lagrangian import lagrangian, warmed_up_target
 
 

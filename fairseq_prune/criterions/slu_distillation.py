@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fairseq_prune.checkpoints.loading import load_fairseq_state, load_state_dict_strictly
-from fairseq_prune.data.bpe_tokenizer import BPETokenizer
+from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
 
 TASK = "spoken_language_understanding"
 
@@ -208,7 +208,7 @@ def load_teacher(path, task) -> torch.nn.Module:
     cfg = state["cfg"]
     if cfg.task._name != TASK:
         raise ValueError(f"{path}: a checkpoint of task {cfg.task._name}, expected {TASK}")
-    stored = BPETokenizer.from_state_dict(state["task_state"], name=str(path))
+    stored = ByteLevelBPE.from_state_dict(state["task_state"], name=str(path))
     task.tokenizer.require_equal(stored, "teacher's")
     # not by the task, whose build_model readies the validation of what is trained
     teacher = models.build_model(cfg.model, task, True)

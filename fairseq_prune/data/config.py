@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from fairseq_prune.data.audio import SAMPLE_RATE
-from fairseq_prune.data.vocabulary import Vocabulary
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 CONFIG_FILE = "config.yaml"
 VOCABULARIES = ("target", "source", "ctc")
@@ -87,10 +87,12 @@ class DataConfig:
         """The manifest of a split."""
         return self.folder / f"{split}.tsv"
 
-    def load_vocabularies(self) -> dict[str, Vocabulary]:
+    def load_vocabularies(self) -> dict[str, SentencePieceVocabulary]:
         """All vocabularies by name; names that share their files share one object."""
         loaded = {
-            files: Vocabulary.load(self.folder / files.sentencepiece, self.folder / files.dictionary)
+            files: SentencePieceVocabulary.load(
+                self.folder / files.sentencepiece, self.folder / files.dictionary
+            )
             for files in set(self.vocabularies.values())
         }
         return {name: loaded[files] for name, files in self.vocabularies.items()}

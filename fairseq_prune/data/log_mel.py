@@ -51,7 +51,7 @@ def log_mel(waveform: Union[Tensor, np.ndarray], mel_bins: int = 80) -> Tensor:
     """
     waveform = torch.as_tensor(waveform, dtype=torch.float32)
     frames = mel_frames(len(waveform))
-    # silence behind the clip, so that the last windows are not filled by reflection, unless at 30 s, as published
+    # silence after the clip, so that the last windows are not filled by reflection, unless at 30 s, as published
     length = min(frames * HOP + WINDOW // 2, MAX_SAMPLES)
     waveform = torch.nn.functional.pad(waveform, (0, length - len(waveform)))
     window, filters = _window_and_filters(mel_bins, waveform.device)

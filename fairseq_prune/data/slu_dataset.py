@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_prune.data.augmentation import Augmentation
-from fairseq_prune.data.bpe_tokenizer import BPETokenizer
 from fairseq_prune.data.log_mel import log_mel
 from fairseq_prune.data.manifest import Utterance
 from fairseq_prune.data.speech_translation_dataset import SpeechTranslationDataset
+from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
 
 
 def collate_features(features: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -40,7 +40,7 @@ class SpokenLanguageDataset(SpeechTranslationDataset):
         self,
         utterances: list[Utterance],
         audio_folder,
-        tokenizer: BPETokenizer,
+        tokenizer: ByteLevelBPE,
         prefix: Sequence[int],
         mel_bins: int = 80,
         training: bool = False,

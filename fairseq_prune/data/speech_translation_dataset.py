@@ -14,7 +14,7 @@ from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.augmentation import Augmentation
 from fairseq_prune.data.manifest import Utterance
 from fairseq_prune.data.ragged import Ragged
-from fairseq_prune.data.vocabulary import Vocabulary
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class TokenStream(NamedTuple):
     eos: Optional[int]  # None: nothing ends a sequence
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, texts: list[str], with_eos: bool) -> "TokenStream":
+    def of(cls, vocabulary: SentencePieceVocabulary, texts: list[str], with_eos: bool) -> "TokenStream":
         dictionary = vocabulary.dictionary
         tokens = Ragged.of(vocabulary.encode_all(texts), np.int32)
         return cls(tokens, dictionary.pad(), dictionary.eos() if with_eos else None)
@@ -76,9 +76,9 @@ class SpeechTranslationDataset(FairseqDataset):
         self,
         utterances: list[Utterance],
         audio_folder,
-        target: Vocabulary,
-        transcript: Optional[Vocabulary] = None,
-        ctc: Optional[Vocabulary] = None,
+        target: SentencePieceVocabulary,
+        transcript: Optional[SentencePieceVocabulary] = None,
+        ctc: Optional[SentencePieceVocabulary] = None,
         ctc_text: str = "source",
         training: bool = False,
         augmentation: Optional[Augmentation] = None,

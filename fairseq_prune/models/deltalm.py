@@ -6,9 +6,9 @@ from typing import Optional
 from fairseq.models import FairseqEncoderDecoderModel, register_model
 
 from fairseq_prune.checkpoints.deltalm import load_deltalm
-from fairseq_prune.models.options import option, with_default
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
-from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
+from fairseq_prune.models.options import keep_in_checkpoint, option, with_default
+from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm.settings import DeltaLMSettings
 
 
 @dataclass
@@ -62,19 +62,6 @@ class DeltaLM(FairseqEncoderDecoderModel):
             load_deltalm(cfg.deltalm_path, encoder, decoder, cfg.deltalm_dict)
             keep_in_checkpoint(cfg, deltalm_path=None, deltalm_dict=None)
         return cls(encoder, decoder)
-
-
-def keep_in_checkpoint(cfg, **options):
-    """Set options of the model in the configuration that our checkpoints will keep.
-
-    fairseq does not tell a model that it is built to take the weights of a checkpoint. An option that was
-    used up when training began must therefore not come back with the checkpoint's configuration.
-    """
-    # `cfg` is a copy of the node `model` (fairseq's merge_with_parent) that still knows its parent
-    parent = cfg._get_parent()
-    for node in (cfg,) if parent is None else (cfg, parent.model):
-        for name, value in options.items():
-            node[name] = value
 
 
 # Sizes are models of their own, since fairseq's register_model_architecture serves the command line only:

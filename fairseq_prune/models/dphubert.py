@@ -10,15 +10,14 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
 
-from fairseq_prune.checkpoints.hubert import HubertCheckpoint, read_hubert
-from fairseq_prune.checkpoints.hubert_architecture import build_encoder
+from fairseq_prune.checkpoints.hubert.reading import HubertCheckpoint, read_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_state_dict_strictly
-from fairseq_prune.models.deltalm import keep_in_checkpoint
-from fairseq_prune.models.options import option
-from fairseq_prune.modules.distillation import MAPS, LayerMaps, PredictionHeads, parse_layers
-from fairseq_prune.modules.gated_hubert import GatedHubert, Gating
-from fairseq_prune.modules.hubert import SAMPLE_RATE, TokenPrunedHubert
+from fairseq_prune.models.options import keep_in_checkpoint, option
+from fairseq_prune.modules.hubert.architecture import build_encoder
+from fairseq_prune.modules.hubert.encoder import SAMPLE_RATE, TokenPrunedHubert
+from fairseq_prune.modules.hubert.gated import GatedHubert, Gating
 from fairseq_prune.optim.adam_with_gates import GATES
+from fairseq_prune.pruning.distillation import MAPS, LayerMaps, PredictionHeads, parse_layers
 from fairseq_prune.pruning.lagrangian import Multipliers
 
 MACS_SAMPLES = 10 * SAMPLE_RATE  # of the utterance whose MACs are counted
@@ -81,7 +80,7 @@ def parse_gating(text: str) -> Optional[Gating]:
         except ValueError:
             drops[kind] = 0.0
         if not 0 < drops[kind] < 1:
-            raise ValueError(f"--prune: found {item!r}, expected a drop probability between 0 and 1 behind =")
+            raise ValueError(f"--prune: found {item!r}, expected a drop probability between 0 and 1 after =")
     return Gating(**{**dict.fromkeys(GATED), **drops})
 
 

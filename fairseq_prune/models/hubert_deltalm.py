@@ -9,10 +9,8 @@ from fairseq.models import FairseqEncoderDecoderModel, register_model
 from torch import Tensor
 
 from fairseq_prune.checkpoints.deltalm import load_deltalm
-from fairseq_prune.checkpoints.hubert import read_hubert
-from fairseq_prune.checkpoints.hubert_architecture import build_encoder
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
-from fairseq_prune.models.deltalm import keep_in_checkpoint
 from fairseq_prune.models.hubert_deltalm_config import (
     HUBERT_FORMS,
     HubertDeltaLMConfig,
@@ -21,10 +19,12 @@ from fairseq_prune.models.hubert_deltalm_config import (
     check_options,
     extractor_is_frozen,
 )
-from fairseq_prune.modules.convolution import ConvAdaptor
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
-from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
-from fairseq_prune.modules.hubert import TokenPrunedHubert, TokenPruning
+from fairseq_prune.models.options import keep_in_checkpoint
+from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm.settings import DeltaLMSettings
+from fairseq_prune.modules.hubert.architecture import build_encoder
+from fairseq_prune.modules.hubert.convolution import ConvAdaptor
+from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert, TokenPruning
 from fairseq_prune.modules.speech_encoder import SpeechEncoder
 from fairseq_prune.pruning.schedules import layer_keep_ratios
 
@@ -278,7 +278,7 @@ class HubertDeltaLMBase(HubertDeltaLM):
     No layers of DeltaLM's encoder lie between, as in the published method, which joins HuBERT to DeltaLM's
     decoder. HuBERT's twelve layers model context already, and more would eat what pruning saves. In billions of
     multiply-accumulates for 10 s of speech (499 frames, `pruning.counting`): HuBERT's twelve layers 47.0; keep
-    ratio 0.9 from layer 4 on saves 13.2 of them, and leaves 197 frames. Six layers of DeltaLM's encoder behind the
+    ratio 0.9 from layer 4 on saves 13.2 of them, and leaves 197 frames. Six layers of DeltaLM's encoder after the
     adaptor's stride of 2 would take 11.2 without pruning (250 frames), 4.3 with it (99 frames).
     """
 

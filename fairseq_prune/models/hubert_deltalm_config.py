@@ -90,7 +90,7 @@ class HubertDeltaLMConfig(FairseqDataclass):
     # ---- between encoder and decoder
     adaptor_kernels: str = option(
         "3",
-        "odd kernel sizes of the strided convolutions behind HuBERT, separated by commas; empty: a linear map",
+        "odd kernel sizes of the strided convolutions after HuBERT, separated by commas; empty: a linear map",
     )
     adaptor_stride: int = option(2, "stride of each adaptor convolution")
     adaptor_channels: int = option(1024, "channels between adaptor convolutions")

@@ -1,6 +1,6 @@
 """Magnitude pruning as a part of any fairseq model: options, a mixin, and the place in fairseq's trainer.
 
-fairseq tells a model the number of updates before each update. What has to happen behind it, before the moving
+fairseq tells a model the number of updates before each update. What has to happen after it, before the moving
 average is formed, the model validated and saved, is told by the trainer from here on (`after_update`).
 """
 
@@ -106,7 +106,7 @@ class MagnitudePruned:
             self.pruner.before_update()
 
     def train(self, mode: bool = True):
-        """Validation sees sparse weights, also behind an update that was given up (as --fp16 does on overflow)."""
+        """Validation sees sparse weights, also after an update that was given up (as --fp16 does on overflow)."""
         if not mode and self.pruner is not None:
             self.pruner.set_aside()
         return super().train(mode)

@@ -8,13 +8,12 @@ from fairseq.dataclass import FairseqDataclass
 from fairseq.models import register_model
 from torch import Tensor
 
-from fairseq_prune.checkpoints.hubert import read_hubert
-from fairseq_prune.checkpoints.hubert_architecture import build_encoder
+from fairseq_prune.checkpoints.hubert.own import REGULARISATION
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
-from fairseq_prune.checkpoints.pruned_hubert import REGULARISATION
-from fairseq_prune.models.deltalm import keep_in_checkpoint
-from fairseq_prune.models.options import option
-from fairseq_prune.modules.hubert import TokenPrunedHubert
+from fairseq_prune.models.options import keep_in_checkpoint, option
+from fairseq_prune.modules.hubert.architecture import build_encoder
+from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 
 
 @dataclass

@@ -6,11 +6,10 @@ from typing import Optional
 from fairseq.models import FairseqEncoderDecoderModel, register_model
 
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
-from fairseq_prune.checkpoints.whisper import read_whisper
-from fairseq_prune.models.deltalm import keep_in_checkpoint
+from fairseq_prune.checkpoints.whisper.own import read_whisper
 from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
-from fairseq_prune.models.options import option, with_default
-from fairseq_prune.modules.whisper import WhisperDecoder, WhisperEncoder, WhisperSettings
+from fairseq_prune.models.options import keep_in_checkpoint, option, with_default
+from fairseq_prune.modules.whisper.model import WhisperDecoder, WhisperEncoder, WhisperSettings
 
 
 @dataclass

@@ -61,7 +61,7 @@ def linear(layer: nn.Module, x: Tensor, activation: Optional[Callable[[Tensor], 
 
 
 def product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu: bool = False) -> Tensor:
-    """`F.linear` of (..., inputs) and (outputs, inputs) where `applies_to`, and GELU behind it."""
+    """`F.linear` of (..., inputs) and (outputs, inputs) where `applies_to`, and GELU after it."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_post_operation(with_gelu))
 
 
@@ -74,7 +74,7 @@ def convolution(
     groups: int = 1,
     with_gelu: bool = False,
 ) -> Tensor:
-    """Convolution of (batch, time, channels) with a weight of `nn.Conv1d`, where `applies_to`, and GELU behind it.
+    """Convolution of (batch, time, channels) with a weight of `nn.Conv1d`, where `applies_to`, and GELU after it.
 
     Returns:
         (batch, time, channels).

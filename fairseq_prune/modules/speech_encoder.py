@@ -8,9 +8,9 @@ from fairseq.models import FairseqEncoder
 from fairseq.modules import LayerNorm, SinusoidalPositionalEmbedding
 from torch import Tensor, nn
 
-from fairseq_prune.modules.convolution import ConvAdaptor, conv_output_length
-from fairseq_prune.modules.deltalm import DeltaLMEncoder
-from fairseq_prune.modules.hubert import TokenPrunedHubert
+from fairseq_prune.modules.deltalm.model import DeltaLMEncoder
+from fairseq_prune.modules.hubert.convolution import ConvAdaptor, conv_output_length
+from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 from fairseq_prune.pruning.tokens import padding_mask_of, to_device
 
 

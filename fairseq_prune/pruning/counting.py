@@ -134,7 +134,7 @@ def hubert_prunable_parameters(
     """Parameters of HuBERT whose number depends on the sizes that pruning changes.
 
     A block that is gone leaves its output bias, which is therefore not counted here, and its layer norm where
-    that comes behind the block.
+    that comes after the block.
 
     Args:
         conv_layers: (channels, kernel, stride) of the extractor.

@@ -122,7 +122,7 @@ class MagnitudePruner:
     they have grown to are set aside after each update and put back before the next one, so that neither validation
     nor saving has an influence on training. They are part of the state: a resumed training goes on with them.
 
-    Call `before_update` before each update and `after_update` behind it, and once before the first with update 0.
+    Call `before_update` before each update and `after_update` after it, and once before the first with update 0.
     Calls that repeat themselves, as in gradient accumulation, have no effect.
 
     Args:

@@ -155,7 +155,7 @@ def top_frames(
     new_padding = padding_mask_of(counts, kept, scores.device)
     if new_padding is None:
         return order.sort(dim=1).values, None
-    # padding sorts behind every frame
+    # padding sorts after every frame
     indices = order.masked_fill(new_padding, frames).sort(dim=1).values
     return indices.masked_fill(new_padding, 0), new_padding
 

@@ -39,7 +39,7 @@ class VocabularyCut:
         size: tokens before.
         kept: old ids of the tokens that stay, ascending.
         labels: from a new token to the old ids whose embeddings it starts as the mean of.
-        keep_extra: keep embedding rows behind the vocabulary, for which there are no tokens.
+        keep_extra: keep embedding rows after the vocabulary, for which there are no tokens.
     """
 
     size: int

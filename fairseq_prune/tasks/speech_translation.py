@@ -17,9 +17,10 @@ from fairseq_prune.data.augmentation import Augmentation
 from fairseq_prune.data.config import CONFIG_FILE, DataConfig
 from fairseq_prune.data.manifest import Utterance, check_audio, read_manifest
 from fairseq_prune.data.speech_translation_dataset import SpeechTranslationDataset
-from fairseq_prune.data.vocabulary import Vocabulary, VocabularyBPE
-from fairseq_prune.tasks.corpus_scores import CorpusScores
+from fairseq_prune.evaluation.corpus_scores import CorpusScores
 from fairseq_prune.tasks.sample_batches import SampleBatchesTask
+from fairseq_prune.text.fairseq_bpe import FairseqBPE
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -170,13 +171,13 @@ class SpeechTranslationTask(SampleBatchesTask):
 
     # -- vocabularies
 
-    def _vocabulary(self, name: str) -> Optional[Vocabulary]:
+    def _vocabulary(self, name: str) -> Optional[SentencePieceVocabulary]:
         if not self.vocabularies:
             DataConfig.load(self.cfg.data)  # raises, as it is missing
         return self.vocabularies.get(name)
 
     @property
-    def ctc_vocabulary(self) -> Optional[Vocabulary]:
+    def ctc_vocabulary(self) -> Optional[SentencePieceVocabulary]:
         """The vocabulary of the CTC targets; None without a CTC loss."""
         name = {"none": "none", "source": "ctc", "target": "target"}[self.ctc_text]
         return self._vocabulary(name)
@@ -205,7 +206,7 @@ class SpeechTranslationTask(SampleBatchesTask):
         """The target's sentencepiece, unless ``--bpe`` names something else."""
         if getattr(args, "_name", None):
             return super().build_bpe(args)
-        return VocabularyBPE(self._vocabulary("target"))
+        return FairseqBPE(self._vocabulary("target"))
 
     # -- state in checkpoints
 
@@ -231,7 +232,7 @@ class SpeechTranslationTask(SampleBatchesTask):
             )
         self.ctc_text = state_dict["ctc_text"]  # what the model was built for
         for name, state in state_dict["vocabularies"].items():
-            stored = Vocabulary.from_state_dict(state, name="the checkpoint")
+            stored = SentencePieceVocabulary.from_state_dict(state, name="the checkpoint")
             if name not in self.vocabularies:
                 self.vocabularies[name] = stored
                 continue
@@ -247,7 +248,9 @@ class SpeechTranslationTask(SampleBatchesTask):
     def set_checkpoint_dict(self, state_dict: dict) -> None:
         for name, vocabulary in self.vocabularies.items():
             if name in state_dict["vocabularies"]:
-                stored = Vocabulary.from_state_dict(state_dict["vocabularies"][name], name="the checkpoint")
+                stored = SentencePieceVocabulary.from_state_dict(
+                    state_dict["vocabularies"][name], name="the checkpoint"
+                )
                 vocabulary.require_equal(stored, name)
 
     # -- data

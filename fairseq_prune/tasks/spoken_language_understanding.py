@@ -17,12 +17,13 @@ from omegaconf import II, OmegaConf
 from fairseq_prune.checkpoints.loading import load_fairseq_state
 from fairseq_prune.data.audio import SAMPLE_RATE
 from fairseq_prune.data.augmentation import Augmentation
-from fairseq_prune.data.bpe_tokenizer import END, PAD, START, UNKNOWN, BPETokenizer, RowDictionary, SymbolsBPE
 from fairseq_prune.data.manifest import check_audio, read_manifest
 from fairseq_prune.data.slu_dataset import SpokenLanguageDataset
-from fairseq_prune.data.slu_scores import CORPORA, Counts, total
-from fairseq_prune.modules.whisper_generation import WhisperGenerator, suppressed_tokens
+from fairseq_prune.evaluation.slu_scores import CORPORA, Counts, total
+from fairseq_prune.modules.whisper.generation import WhisperGenerator, suppressed_tokens
 from fairseq_prune.tasks.sample_batches import SampleBatchesTask
+from fairseq_prune.text.byte_level_bpe import END, PAD, START, UNKNOWN, ByteLevelBPE, RowDictionary
+from fairseq_prune.text.fairseq_bpe import FairseqBPE
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
         self.tokenizer = None
         if cfg.bpe_tokenizer:
             self.tokenizer = read_tokenizer(cfg.bpe_tokenizer)
-            # it goes into the checkpoint, which must not ask for the file again; as models.deltalm.keep_in_checkpoint
+            # it goes into the checkpoint, which must not ask for the file again; as models.options.keep_in_checkpoint
             parent = cfg._get_parent()
             for node in (cfg,) if parent is None else (cfg, parent.task):
                 node.bpe_tokenizer = None
@@ -144,7 +145,7 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
 
     # -- tokenizer
 
-    def require_tokenizer(self) -> BPETokenizer:
+    def require_tokenizer(self) -> ByteLevelBPE:
         """The tokenizer.
 
         Raises:
@@ -174,7 +175,7 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
     def build_bpe(self, args):
         """The tokenizer, unless ``--bpe`` names something else."""
         return (
-            super().build_bpe(args) if getattr(args, "_name", None) else SymbolsBPE(self.require_tokenizer())
+            super().build_bpe(args) if getattr(args, "_name", None) else FairseqBPE(self.require_tokenizer())
         )
 
     # -- state in checkpoints
@@ -192,7 +193,7 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
             raise ValueError(
                 "the checkpoint holds no tokenizer: the task spoken_language_understanding did not write it"
             )
-        stored = BPETokenizer.from_state_dict(state_dict, name="the checkpoint")
+        stored = ByteLevelBPE.from_state_dict(state_dict, name="the checkpoint")
         if self.tokenizer is not None:
             self.tokenizer.require_equal(stored, "target")
         self.tokenizer = stored
@@ -287,7 +288,7 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
     def build_generator(
         self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None
     ):
-        """A generator behind the forced prefix, which never writes the suppressed tokens."""
+        """A generator that starts after the forced prefix and never writes the suppressed tokens."""
         options = {"prefix": self.prefix, **(extra_gen_cls_kwargs or {})}
         if str(self.cfg.suppress_tokens) != "none":
             options["suppressed"], options["suppressed_first"] = suppressed_tokens(self.tokenizer)
@@ -332,7 +333,7 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
             metrics.log_derived(name, score)
 
 
-def read_tokenizer(path) -> BPETokenizer:
+def read_tokenizer(path) -> ByteLevelBPE:
     """A tokenizer from a ``tokenizer.json``, or from a checkpoint that holds one.
 
     Raises:
@@ -340,8 +341,8 @@ def read_tokenizer(path) -> BPETokenizer:
         ValueError: the file holds no tokenizer.
     """
     if Path(path).is_dir() or Path(path).suffix == ".json":
-        return BPETokenizer.load(path)
+        return ByteLevelBPE.load(path)
     state = load_fairseq_state(path).get("task_state") or {}
     if "tokenizer" not in state:
         raise ValueError(f"{path}: the checkpoint holds no tokenizer")
-    return BPETokenizer.from_state_dict(state, name=str(path))
+    return ByteLevelBPE.from_state_dict(state, name=str(path))

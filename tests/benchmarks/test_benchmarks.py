@@ -11,12 +11,12 @@ from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs
 from fairseq_prune.benchmarks.entries import convert_, set_pruning
 from fairseq_prune.benchmarks.specs import Spec
 from fairseq_prune.benchmarks.stages import Stage, timed_stages
-from fairseq_prune.checkpoints.hubert_architecture import build_encoder
 from fairseq_prune.modules import onednn
-from fairseq_prune.modules.convolution import ConvAdaptor
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
-from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
+from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm.settings import DeltaLMSettings
 from fairseq_prune.modules.frames import TokenPruning
+from fairseq_prune.modules.hubert.architecture import build_encoder
+from fairseq_prune.modules.hubert.convolution import ConvAdaptor
 
 SIZES = dict(
     normalize=False,

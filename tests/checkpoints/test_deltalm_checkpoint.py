@@ -9,8 +9,8 @@ import torch
 from fairseq.data import Dictionary
 
 from fairseq_prune.checkpoints.deltalm import PUBLISHED_EXTRA_ROWS, load_deltalm
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
-from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
+from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm.settings import DeltaLMSettings
 
 SIZES = {
     "embed_dim": 8,
@@ -148,7 +148,7 @@ def test_every_tensor_of_a_published_file_is_used(published):
     assert all(parameter.abs().max() < 1e3 for parameter in parameters.values())
 
 
-def test_sentinel_rows_behind_the_dictionary_are_left_out(published):
+def test_sentinel_rows_after_the_dictionary_are_left_out(published):
     path, weights = published(rows=44 + PUBLISHED_EXTRA_ROWS)
     encoder, decoder = build()
     load_deltalm(path, encoder, decoder)
@@ -328,8 +328,8 @@ REAL_SIZE = """
     import torch
     from fairseq.data import Dictionary
     from fairseq_prune.checkpoints.deltalm import load_deltalm
-    from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
-    from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
+    from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoder
+    from fairseq_prune.modules.deltalm.settings import DeltaLMSettings
     from test_deltalm_checkpoint import published_weights
 
     path, task = sys.argv[1:]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fairseq_prune.data.config import DataConfig, VocabularyFiles
-from fairseq_prune.data.vocabulary import Vocabulary
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 TARGET = VocabularyFiles("spm.model", "dict.txt")
 GOOD = {
@@ -33,7 +33,9 @@ def test_relative_audio_root_starts_at_the_data_directory(tmp_path):
 
 
 def test_shared_files_are_loaded_as_one_vocabulary(tmp_path):
-    Vocabulary.train(["eins zwei"], model_type="char").save(tmp_path / "spm.model", tmp_path / "dict.txt")
+    SentencePieceVocabulary.train(["eins zwei"], model_type="char").save(
+        tmp_path / "spm.model", tmp_path / "dict.txt"
+    )
     DataConfig("/", {"target": TARGET, "source": TARGET}).save(tmp_path)
     vocabularies = DataConfig.load(tmp_path).load_vocabularies()
     assert vocabularies["target"] is vocabularies["source"]

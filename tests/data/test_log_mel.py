@@ -4,7 +4,7 @@ import torch
 import transformers
 
 from fairseq_prune.data.log_mel import MAX_SAMPLES, log_mel, mel_frames
-from fairseq_prune.modules.whisper import with_silence
+from fairseq_prune.modules.whisper.model import with_silence
 
 
 def noise(samples):
@@ -15,7 +15,7 @@ def noise(samples):
 
 @pytest.mark.parametrize("bins", [80, 128])
 @pytest.mark.parametrize("samples", [1, 161, 37_123, 479_801, 479_803, MAX_SAMPLES])
-def test_with_silence_behind_features_are_those_of_transformers(samples, bins):
+def test_with_silence_after_the_clip_features_are_those_of_transformers(samples, bins):
     extractor = transformers.WhisperFeatureExtractor(feature_size=bins)
     expected = extractor(noise(samples), sampling_rate=16000, return_tensors="np").input_features[0].T
     found = log_mel(noise(samples), bins)

@@ -10,7 +10,7 @@ from fairseq_prune.data.augmentation import Augmentation
 from fairseq_prune.data.manifest import Utterance
 from fairseq_prune.data.ragged import Ragged
 from fairseq_prune.data.speech_translation_dataset import SpeechTranslationDataset, pad_waveforms
-from fairseq_prune.data.vocabulary import Vocabulary
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 AUGMENTED = Augmentation(
     seed=3,
@@ -38,9 +38,9 @@ def corpus(tmp_path_factory):
         length = int(rng.integers(2000, 12_000))
         rows.append(Utterance(f"a_{i}", "a.wav", i * 12_500, length, source, target, f"spk.{i % 2}"))
     vocabularies = dict(
-        target=Vocabulary.train(GERMAN, model_type="char"),
-        transcript=Vocabulary.train(ENGLISH, model_type="char"),
-        ctc=Vocabulary.train(ENGLISH, model_type="char", casefold=True),
+        target=SentencePieceVocabulary.train(GERMAN, model_type="char"),
+        transcript=SentencePieceVocabulary.train(ENGLISH, model_type="char"),
+        ctc=SentencePieceVocabulary.train(ENGLISH, model_type="char", casefold=True),
     )
     return rows, folder, vocabularies
 

@@ -7,7 +7,7 @@ from fairseq.data import Dictionary, data_utils
 
 from fairseq_prune.data.config import DataConfig, VocabularyFiles
 from fairseq_prune.data.manifest import Utterance, write_manifest
-from fairseq_prune.data.vocabulary import Vocabulary
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 PREP_MT = Path(__file__).resolve().parents[2] / "data_prep" / "prep_mt.py"
 sys.path.insert(0, str(PREP_MT.parent))
@@ -35,13 +35,15 @@ def write_data(folder, joint=False, texts=TEXTS):
     sources = [source for source, _ in TEXTS["train"][:2]]
     targets = [target for _, target in TEXTS["train"]]
     if joint:
-        Vocabulary.train(sources + targets, model_type="char").save(folder / "spm.model", folder / "dict.txt")
+        SentencePieceVocabulary.train(sources + targets, model_type="char").save(
+            folder / "spm.model", folder / "dict.txt"
+        )
         files = dict.fromkeys(("target", "source"), VocabularyFiles("spm.model", "dict.txt"))
     else:
         files = {}
         for name, side in (("source", sources), ("target", targets)):
             files[name] = VocabularyFiles(f"spm_{name}.model", f"dict_{name}.txt")
-            vocabulary = Vocabulary.train(side, model_type="char")
+            vocabulary = SentencePieceVocabulary.train(side, model_type="char")
             vocabulary.save(folder / files[name].sentencepiece, folder / files[name].dictionary)
     DataConfig("/nowhere", files).save(folder)
     return folder

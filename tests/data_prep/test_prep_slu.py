@@ -9,7 +9,7 @@ import soundfile
 from slu_corpus import slurp_row, write_jsonl
 
 from fairseq_prune.data.manifest import check_audio, read_manifest
-from fairseq_prune.data.slu_formats import Meaning, parse
+from fairseq_prune.text.meanings import Meaning, parse
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from fairseq_prune.data.labelled_audio import read_dictionary, read_split
 from fairseq_prune.data.manifest import check_audio, read_manifest
-from fairseq_prune.data.recognition import read_dictionary, read_split
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from command_lines import ROOT
 
-from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 
 sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))
 PRELOAD = "torch fairseq fairseq_prune.models.dphubert"

@@ -6,9 +6,9 @@ from command_lines import BIN, ROOT
 from pretrained_recogniser import write_corpus
 from small_encoder import make_encoder
 
-from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert.own import save_pruned_hubert
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
-from fairseq_prune.checkpoints.pruned_hubert import save_pruned_hubert
 
 PRELOAD = "fairseq_cli.hydra_train"  # not this package: --user-dir is tested
 

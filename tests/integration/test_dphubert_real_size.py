@@ -9,7 +9,7 @@ from command_lines import ROOT, run
 from test_real_size import GIB, hubert_base
 from tones import write_tones
 
-from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.data.waveform_manifest import write_waveform_manifest
 

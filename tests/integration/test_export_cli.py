@@ -4,10 +4,10 @@ import pytest
 from command_lines import ROOT
 from small_encoder import make_encoder
 
-from fairseq_prune.checkpoints.hubert import read_hubert
-from fairseq_prune.checkpoints.pruned_hubert import save_pruned_hubert
+from fairseq_prune.checkpoints.hubert.own import save_pruned_hubert
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 
-PRELOAD = "fairseq_prune.inference fairseq_prune.checkpoints.hubert_export"
+PRELOAD = "fairseq_prune.inference.translation fairseq_prune.checkpoints.hubert.export"
 SCRIPT = ROOT / "scripts" / "export.py"
 
 

@@ -5,7 +5,9 @@ import re
 import pytest
 from command_lines import ROOT
 
-PRELOAD = "fairseq_prune.inference fairseq_prune.benchmarks.report fairseq_prune.modules.calibration"
+PRELOAD = (
+    "fairseq_prune.inference.translation fairseq_prune.benchmarks.report fairseq_prune.inference.calibration"
+)
 SCRIPT = ROOT / "scripts" / "plan_pruning.py"
 
 

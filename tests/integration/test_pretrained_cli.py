@@ -9,7 +9,7 @@ import torch
 import transformers
 from command_lines import ROOT, run, train_arguments
 
-from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
 sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))

@@ -9,11 +9,11 @@ import torch
 from command_lines import ROOT
 from slu_corpus import LABELS, PARSES, small_whisper, tokenizer, write_data
 
-from fairseq_prune.data.bpe_tokenizer import BPETokenizer
-from fairseq_prune.data.vocabulary import Vocabulary
+from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))
-PRELOAD = "fairseq_prune.inference fairseq_prune.understanding pandas"
+PRELOAD = "fairseq_prune.inference.translation fairseq_prune.inference.understanding pandas"
 SCRIPTS = ROOT / "scripts"
 
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     lines = ["laufen und spielen", "laufen auf der wiese im schnee", "spielen auf der wiese"]
     (folder / "train.de").write_text("\n".join(lines), encoding="utf-8")
     (folder / "val.de").write_text("laufen", encoding="utf-8")
-    vocabulary = Vocabulary.train(lines, 25)
+    vocabulary = SentencePieceVocabulary.train(lines, 25)
     vocabulary.save(folder / "spm.model", folder / "dict.txt")
     torch.save({"weights": published_weights(len(vocabulary) + 103)}, folder / "deltalm.pt")
     torch.save({"weights": published_weights(len(vocabulary) - 1)}, folder / "other.pt")
@@ -55,7 +55,7 @@ def test_a_whisper_with_fewer_tokens_and_layers_understands(prune_vocab, prune_l
     code, output, errors = prune_vocab(*WHISPER, "--heldout", "data/dev.tsv", "--out", "small")
     assert code == 0, errors
     report = json.loads((folder / "small" / "report.json").read_text())
-    found = BPETokenizer.load(folder / "small" / "tokenizer.json")
+    found = ByteLevelBPE.load(folder / "small" / "tokenizer.json")
     assert report["after"]["tokens"] == len(found) < report["before"]["tokens"]
     gone = report["before"]["tokens"] - report["after"]["tokens"]
     assert report["before"]["parameters"] - report["after"]["parameters"] == 16 * gone
@@ -95,7 +95,7 @@ def test_the_scan_by_influence_prints_each_layer_and_the_checkpoint_counts_what_
 def test_a_deltalm_is_cut_with_its_dictionary(prune_vocab, folder):
     code, _, errors = prune_vocab(*DELTALM, "--heldout", "train.de", "--out", "de")
     assert code == 0, errors
-    small = Vocabulary.load(folder / "de" / "spm.model", folder / "de" / "dict.txt")
+    small = SentencePieceVocabulary.load(folder / "de" / "spm.model", folder / "de" / "dict.txt")
     weights = torch.load(folder / "de" / "deltalm.pt", weights_only=True)["weights"]
     assert len(weights["tgt_embedding.embed_tokens.weight"]) == len(small) < 25
     assert small.decode(small.encode("laufen")) == "laufen"

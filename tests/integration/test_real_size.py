@@ -8,7 +8,7 @@ import torch
 from command_lines import ROOT, run
 from mustc_corpus import run_prep_mustc
 
-from fairseq_prune.data.vocabulary import Vocabulary
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))
 GIB = 2**20  # of the kibibytes that ru_maxrss counts
@@ -22,7 +22,7 @@ def deltalm_base(folder, texts):
         250104, 768, 3072, 12, 6, 512, lambda *shape: torch.empty(*shape).uniform_(-0.05, 0.05)
     )
     torch.save({"weights": weights}, folder / "deltalm-base.pt")
-    vocabulary = Vocabulary.train(texts, 24)
+    vocabulary = SentencePieceVocabulary.train(texts, 24)
     vocabulary.save(folder / "spm.model", folder / "dict.txt")
     with open(folder / "dict.txt", "a", encoding="utf-8") as file:
         file.writelines(f"piece{i} 1\n" for i in range(250_001 - len(vocabulary)))

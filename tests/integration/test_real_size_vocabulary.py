@@ -12,14 +12,14 @@ from fairseq.sequence_generator import SequenceGenerator
 from test_real_size import deltalm_base
 
 from fairseq_prune.checkpoints.deltalm import load_deltalm
-from fairseq_prune.data.vocabulary import Vocabulary
-from fairseq_prune.modules.deltalm import DeltaLMDecoder, DeltaLMEncoder
-from fairseq_prune.modules.deltalm_settings import DeltaLMSettings
+from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoder
+from fairseq_prune.modules.deltalm.settings import DeltaLMSettings
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 
 def model_in(folder):
     """The model of a folder, and its vocabulary."""
-    vocabulary = Vocabulary.load(folder / "spm.model", folder / "dict.txt")
+    vocabulary = SentencePieceVocabulary.load(folder / "spm.model", folder / "dict.txt")
     settings = DeltaLMSettings(share_embeddings="all")
     decoder = DeltaLMDecoder.build(settings, vocabulary.dictionary)
     encoder = DeltaLMEncoder.build(settings, vocabulary.dictionary, decoder.embed_tokens)

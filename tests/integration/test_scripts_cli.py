@@ -12,7 +12,7 @@ import soundfile
 import yaml
 from command_lines import ROOT
 
-PRELOAD = "fairseq_prune.inference matplotlib.pyplot pandas sacrebleu"
+PRELOAD = "fairseq_prune.inference.translation matplotlib.pyplot pandas sacrebleu"
 SCRIPTS = ROOT / "scripts"
 FORMATS = {  # file: rate, channels
     "speech.wav": (16000, 1),

@@ -8,9 +8,9 @@ import torch
 from command_lines import BIN, ROOT, start
 from distillation_data import distil_arguments, write_data
 
-from fairseq_prune.checkpoints.hubert import read_hubert
+from fairseq_prune.checkpoints.hubert.own import read_student
+from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
-from fairseq_prune.checkpoints.pruned_hubert import read_student
 
 PRELOAD = "fairseq.tasks fairseq_cli.train fairseq_cli.validate torchaudio"  # not this package: --user-dir is tested
 

@@ -13,11 +13,11 @@ from fairseq import checkpoint_utils
 from pretrained_recogniser import save_hubert, save_wav2vec, write_corpus
 
 from fairseq_prune.data.audio import read_audio
-from fairseq_prune.data.error_rates import phone_error_rate
-from fairseq_prune.data.recognition import read_split
-from fairseq_prune.recognition import Recognizer
+from fairseq_prune.data.labelled_audio import read_split
+from fairseq_prune.evaluation.error_rates import phone_error_rate
+from fairseq_prune.inference.recognition import Recognizer
 
-PRELOAD = "fairseq.tasks fairseq_cli.train fairseq_prune.recognition"
+PRELOAD = "fairseq.tasks fairseq_cli.train fairseq_prune.inference.recognition"
 TRANSCRIBE = ROOT / "scripts" / "transcribe.py"
 PHONES = {"|": "h#", "A": "ix", "B": "ih", "C": "tcl"}
 TRAIN = (

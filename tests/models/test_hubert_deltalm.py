@@ -58,7 +58,7 @@ def test_beams_share_their_sentences_keys_and_the_hypotheses_stay(beam, ctc, mon
         assert [h["tokens"].tolist() for h in found] == [h["tokens"].tolist() for h in reference]
 
 
-def test_training_behind_a_beam_search_is_as_before_it():
+def test_training_after_a_beam_search_is_as_before_it():
     model, batch = make_model(), speech(12000, SAMPLES, 4000)
     previous = torch.randint(4, 20, (3, 5))
     before, _ = model(**batch, prev_output_tokens=previous)

@@ -106,7 +106,7 @@ class Pruned(MagnitudePruned, nn.Linear):
     pass
 
 
-def test_validation_and_saving_behind_an_update_that_was_given_up_see_sparse_weights():
+def test_validation_and_saving_after_an_update_that_was_given_up_see_sparse_weights():
     model = Pruned(8, 8)
     model.pruner = MagnitudePruner({"weight": model.weight}, PruningPlan("parp", 0.5, interval=4, end=8))
     model.pruner.after_update(0)
@@ -143,5 +143,5 @@ def test_models_without_pruner_are_left_alone():
     after_update(SimpleNamespace(get_model=lambda: nn.Linear(2, 2)))
 
 
-def test_the_trainer_calls_behind_updates_and_before_the_first():
+def test_the_trainer_calls_after_updates_and_before_the_first():
     assert Trainer.set_num_updates.prunes and Trainer.begin_epoch.prunes

@@ -12,7 +12,7 @@ from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
 from small_speech_model import SMALL, dictionary, make_task, speech
 
-from fairseq_prune.checkpoints.pruned_hubert import materialise, save_pruned_hubert
+from fairseq_prune.checkpoints.hubert.own import materialise, save_pruned_hubert
 from fairseq_prune.models.hubert_ctc_parp import HubertCtcParpConfig
 from fairseq_prune.models.hubert_deltalm_config import HubertDeltaLMTinyConfig
 from fairseq_prune.models.pruned_hubert import PrunedHubert, PrunedHubertConfig

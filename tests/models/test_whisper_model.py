@@ -8,11 +8,11 @@ from fairseq.models import build_model
 from omegaconf import OmegaConf
 from small_whisper import SIZES, clips, huggingface_whisper, our_names, small_tokenizer
 
-from fairseq_prune.checkpoints.cut_vocabulary import cut_checkpoint, plan_cut, vocabulary_in
-from fairseq_prune.checkpoints.cutting import count_weights
-from fairseq_prune.checkpoints.fewer_layers import with_fewer_layers
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
-from fairseq_prune.checkpoints.whisper import WhisperCheckpoint, read_whisper
+from fairseq_prune.checkpoints.whisper.own import WhisperCheckpoint, read_whisper
+from fairseq_prune.cuts.base import count_weights
+from fairseq_prune.cuts.layers import with_fewer_layers
+from fairseq_prune.cuts.vocabulary import cut_checkpoint, plan_cut, vocabulary_in
 from fairseq_prune.models.whisper import WhisperConfig
 
 TOKENIZER = small_tokenizer()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def small_stretches(monkeypatch):
     """So that a second of audio is more than one stretch of the extractor and one block of queries."""
-    monkeypatch.setattr("fairseq_prune.modules.extractor.STRETCH", 20)
+    monkeypatch.setattr("fairseq_prune.modules.hubert.extractor.STRETCH", 20)
     monkeypatch.setattr(onednn, "QUERY_BLOCK", 16)
     monkeypatch.setattr(onednn, "ATTENTION_FRAMES", 16)
 

@@ -5,8 +5,8 @@ import torch
 from fairseq.models.hubert import HubertConfig
 from fairseq.modules import SinusoidalPositionalEmbedding
 
-from fairseq_prune.modules.convolution import ConvAdaptor
-from fairseq_prune.modules.hubert import TokenPrunedHubert
+from fairseq_prune.modules.hubert.convolution import ConvAdaptor
+from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 from fairseq_prune.modules.speech_encoder import SpeechEncoder
 
 

@@ -20,7 +20,7 @@ def test_hubert_equals_torchs_own_count(ratio, criterion):
     flop_counter = pytest.importorskip("torch.utils.flop_counter", reason="torch 2.0 has no flop counter")
     from fairseq.models.hubert import HubertConfig
 
-    from fairseq_prune.modules.hubert import TokenPrunedHubert, TokenPruning
+    from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert, TokenPruning
     from fairseq_prune.modules.onednn import torchs_own
 
     cfg = HubertConfig(

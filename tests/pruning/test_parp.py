@@ -194,7 +194,7 @@ def test_a_resumed_training_ends_as_one_without_interruption(method, interruptio
             assert torch.equal(mask["bits"], states[1][kind][name]["bits"])
 
 
-def test_what_was_set_aside_is_not_in_the_state_right_behind_a_pruning():
+def test_what_was_set_aside_is_not_in_the_state_right_after_a_pruning():
     training = Training(PruningPlan("parp", 0.6, interval=4, end=20)).train(8)
     assert training.pruner.state_dict()["grown"] == {}
     assert training.train(1).pruner.state_dict()["grown"] != {}

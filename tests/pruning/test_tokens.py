@@ -109,7 +109,7 @@ def test_autocast_changes_no_choice():
             assert found.dtype == wanted.dtype and torch.equal(found, wanted)
 
 
-def test_what_lies_behind_the_valid_frames_does_not_take_part_in_merging():
+def test_what_lies_after_the_valid_frames_does_not_take_part_in_merging():
     x = torch.randn(2, 12, 5)
     far = x.clone()
     far[1, 7:] = 1e3

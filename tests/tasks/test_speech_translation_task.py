@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 from fairseq_prune.criterions.speech_translation import SpeechTranslationCriterion
 from fairseq_prune.data.manifest import read_manifest, write_manifest
-from fairseq_prune.data.vocabulary import Vocabulary
 from fairseq_prune.tasks.speech_translation import SpeechTranslationConfig, SpeechTranslationTask
+from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 
 def config(data, **options):
@@ -272,7 +272,9 @@ def test_task_from_state_needs_no_data_directory(prepared_data, tmp_path):
 
 def test_task_from_state_ignores_a_data_directory_of_other_vocabularies(prepared_data, data):
     state = saved_and_loaded(task_of(prepared_data))
-    Vocabulary.train(["ganz anders"], model_type="char").save(data / "spm.model", data / "dict.txt")
+    SentencePieceVocabulary.train(["ganz anders"], model_type="char").save(
+        data / "spm.model", data / "dict.txt"
+    )
     task = SpeechTranslationTask.from_state(config(data), state)
     assert task.target_dictionary.symbols == task_of(prepared_data).target_dictionary.symbols
 
@@ -287,7 +289,7 @@ def test_state_decides_what_ctc_is_trained_on(prepared_data):
 def test_dictionary_that_does_not_fit_the_checkpoint_is_explained(prepared_data, data):
     state = saved_and_loaded(task_of(prepared_data))
     texts = [row.tgt_text for row in read_manifest(data / "train.tsv")]
-    Vocabulary.train(texts, 22).save(data / "spm.model", data / "dict.txt")
+    SentencePieceVocabulary.train(texts, 22).save(data / "spm.model", data / "dict.txt")
     with pytest.raises(ValueError, match="the target dictionary does not fit") as error:
         task_of(data).load_state_dict(state)
     message = one_line(error)
@@ -311,6 +313,8 @@ def test_shared_vocabularies_are_stored_once(data):
 def test_resuming_with_another_dictionary_is_refused(prepared_data, data):
     saved = task_of(prepared_data).get_checkpoint_dict()["SpeechTranslationTask"]
     task_of(prepared_data).set_checkpoint_dict(saved)
-    Vocabulary.train(["ganz anders"], model_type="char").save(data / "spm.model", data / "dict.txt")
+    SentencePieceVocabulary.train(["ganz anders"], model_type="char").save(
+        data / "spm.model", data / "dict.txt"
+    )
     with pytest.raises(ValueError, match="the target dictionary does not fit"):
         task_of(data).set_checkpoint_dict(saved)

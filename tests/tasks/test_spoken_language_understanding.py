@@ -8,11 +8,11 @@ from fairseq.logging import metrics
 from omegaconf import OmegaConf
 from slu_corpus import LABELS, PARSES, small_task, small_whisper, tokenizer, write_data
 
-from fairseq_prune.data.bpe_tokenizer import SymbolsBPE
 from fairseq_prune.data.log_mel import log_mel
 from fairseq_prune.data.manifest import read_manifest, write_manifest
-from fairseq_prune.data.slu_scores import CORPORA, total
+from fairseq_prune.evaluation.slu_scores import CORPORA, total
 from fairseq_prune.tasks.spoken_language_understanding import read_tokenizer
+from fairseq_prune.text.fairseq_bpe import FairseqBPE
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_labels_with_a_space_come_back_from_fairseqs_strings_of_symbols():
     text = "[IN:alarm_set [SL:date next week ] ]"
     ids = spaced.encode(text)
     assert len(ids) < len(tokenizer(["[IN:alarm_set", "[SL:date"]).encode(text))
-    assert SymbolsBPE(spaced).decode(spaced.dictionary.string(torch.tensor(ids))) == text
+    assert FairseqBPE(spaced).decode(spaced.dictionary.string(torch.tensor(ids))) == text
 
 
 def test_a_checkpoint_with_another_tokenizer_is_refused(data):

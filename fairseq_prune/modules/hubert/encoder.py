@@ -1,0 +1,305 @@
+"""HuBERT with token pruning, around fairseq's `HubertModel`."""
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from fairseq.models.hubert import HubertConfig, HubertModel
+from fairseq.modules import GradMultiply
+from torch import Tensor, nn
+
+from fairseq_prune.modules import onednn
+from fairseq_prune.modules.frames import Frames, TokenPruning
+from fairseq_prune.modules.hubert.attention import self_attention
+from fairseq_prune.modules.hubert.convolution import (
+    chunked_frame_lengths,
+    conv_output_length,
+    extract_conv_features,
+    normalize_waveform,
+    positional_features,
+    samples_of_a_frame,
+)
+from fairseq_prune.modules.hubert.relative_position import GatedRelativePosition
+from fairseq_prune.modules.hubert.shapes import HubertShapes, apply_shapes, without_units
+from fairseq_prune.modules.masking import seeded_generator, span_mask
+from fairseq_prune.pruning import tokens
+from fairseq_prune.pruning.counting import LayerSize, Size, hubert_macs
+from fairseq_prune.pruning.schedules import warmed_up_ratio
+
+SAMPLE_RATE = 16000  # Hz
+
+
+class TokenPrunedHubert(HubertModel):
+    """fairseq's HuBERT, whose layers drop the frames that receive least attention.
+
+    Parameters and their names are fairseq's, so its checkpoints load unchanged. Modifications:
+    - `forward` takes lengths in samples and returns `Frames`; features only, no pretraining loss;
+    - the extractor's statistics leave out padding (``pad_invariant``), lengths follow the convolutions;
+    - attention is `scaled_dot_product_attention`, batch first, without padding to a multiple of 2;
+    - masking and layer drop follow fairseq's seed; a layer that layer drop leaves out drops no frames;
+    - layers may differ in heads and widths, or lack a block (``shapes``);
+    - after the attention of a layer with a keep ratio below 1, frames are dropped or merged. Feed-forward and
+      norms work on each frame alone, so that dropping before them gives what dropping after the layer gives,
+      for less work.
+
+    Args:
+        cfg: fairseq's.
+        pruning: keeps all frames by default.
+        normalize: waveforms are normalised to zero mean and unit variance (HuBERT large).
+        pad_invariant: an utterance's output is the same alone and in any batch; False is fairseq's behaviour.
+        shapes: of the layers, where they are not those of ``cfg``. A layer without attention drops no frames.
+    """
+
+    def __init__(
+        self,
+        cfg: HubertConfig,
+        pruning: Optional[TokenPruning] = None,
+        normalize: bool = False,
+        pad_invariant: bool = True,
+        shapes: Optional[HubertShapes] = None,
+    ):
+        uniform = cfg if shapes is None else without_units(cfg)
+        super().__init__(uniform, SimpleNamespace(sample_rate=SAMPLE_RATE), [None])
+        self.remove_pretraining_modules()
+        self.cfg = cfg
+        self.shapes = shapes or HubertShapes.uniform(cfg, self.post_extract_proj is not None)
+        apply_shapes(self, self.shapes)
+        self.relative_position = None
+        if self.shapes.relative_buckets:
+            self.relative_position = GatedRelativePosition(self.shapes, self.encoder.embedding_dim)
+        self.kernels_strides = [(conv[0].kernel_size[0], conv[0].stride[0]) for conv in self._convs]
+        self.pruning = pruning or TokenPruning([1.0] * len(self.encoder.layers))
+        self.normalize = normalize
+        self.pad_invariant = pad_invariant
+        self.num_updates: Optional[int] = None  # unknown: the warm-up is over
+
+    @property
+    def _convs(self):
+        return self.feature_extractor.conv_layers
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Called by fairseq's trainer before each update and when a checkpoint is loaded."""
+        self.num_updates = num_updates
+
+    def make_generation_fast_(self, **kwargs) -> None:
+        """Called by fairseq before generation, when weight norm is folded; also folds it in an encoder alone."""
+        if not kwargs:
+            super().make_generation_fast_()
+        onednn.channels_last_(self)
+
+    def forward_features(self, source: Tensor, lengths: Optional[Sequence[int]] = None) -> Tensor:
+        """(batch, samples) -> (batch, channels, frames)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.feature_grad_mult > 0):
+            features = extract_conv_features(self._convs, source, lengths)
+        if features.requires_grad and self.feature_grad_mult != 1.0:
+            features = GradMultiply.apply(features, self.feature_grad_mult)
+        return features
+
+    def forward(
+        self, source: Tensor, lengths: Sequence[int], mask: bool = False, trace: bool = False
+    ) -> Frames:
+        """Encode waveforms.
+
+        Args:
+            source: (batch, samples) at 16 kHz, zero padded.
+            lengths: valid samples of each utterance.
+            mask: mask spans of frames and channels (`masking.span_mask`), of cfg's probabilities and lengths.
+            trace: also record the frame positions that survive each layer.
+
+        An utterance that is too short for a frame is filled up with zeros to one.
+        """
+        frames = self._embed(source, lengths, mask)
+        if trace:
+            self._encode(frames, lambda: frames.trace.append(frames.positions))
+            del frames.trace[0]  # all of them enter the first layer
+        else:
+            self._encode(frames)
+        return frames
+
+    def layer_outputs(self, source: Tensor, lengths: Sequence[int]) -> tuple[list[Tensor], Optional[Tensor]]:
+        """The hidden states of all layers, as distillation and feature extraction want them.
+
+        Args:
+            source: (batch, samples) at 16 kHz, zero padded.
+            lengths: valid samples of each utterance.
+
+        Returns:
+            (batch, frames, dim) for each: what enters the first layer (after the positional convolution), then
+            what leaves each layer, before the last norm of pre-norm models; and the padding mask (batch, frames),
+            None when nothing is padded.
+
+        Raises:
+            ValueError: layers drop frames.
+        """
+        if any(ratio != 1.0 for ratio in self.pruning.keep_ratios):
+            raise ValueError(f"outputs of all layers: they drop frames, found {self.pruning.keep_ratios}")
+        frames, states = self._embed(source, lengths), []
+        self._encode(frames, lambda: states.append(frames.x))
+        return states, frames.padding_mask
+
+    def _embed(self, source: Tensor, lengths: Sequence[int], mask: bool = False) -> Frames:
+        """Waveforms to the frames that the positional convolution works on."""
+        shortest = samples_of_a_frame(self.kernels_strides)
+        lengths = [max(n, shortest) for n in lengths]
+        source = F.pad(source, (0, max(0, shortest - source.shape[1]))).to(self.mask_emb.dtype)
+        if self.normalize:
+            source = normalize_waveform(source, lengths)
+        features = self.forward_features(source, lengths if self.pad_invariant else None)
+        x = self.layer_norm(features.transpose(1, 2))
+        if self.post_extract_proj is not None:
+            x = onednn.linear(self.post_extract_proj, x)
+        x = self.dropout_input(x)
+        if self.pad_invariant:
+            frame_lengths = [conv_output_length(n, self.kernels_strides) for n in lengths]
+        else:
+            frame_lengths = chunked_frame_lengths(lengths, source.shape[1], x.shape[1])
+        padding_mask = tokens.padding_mask_of(frame_lengths, x.shape[1], x.device)
+        if mask:
+            x = self._mask(x, frame_lengths)
+        positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        return Frames(x, frame_lengths, padding_mask, positions)
+
+    def frame_counts(self, samples: int) -> list[int]:
+        """Frames of an utterance of ``samples``: entering the first layer, and leaving each layer.
+
+        All 0 of what is too short for a frame, though `forward` makes one of it.
+        """
+        counts = [conv_output_length(samples, self.kernels_strides)]
+        for index in range(len(self.encoder.layers)):
+            counts.extend(self._keep_counts(index, counts[-1:]))
+        return counts
+
+    def macs(self, samples: int) -> dict[str, int]:
+        """MACs by stage for one utterance of ``samples`` (see `counting.hubert_macs`)."""
+        samples = max(samples, samples_of_a_frame(self.kernels_strides))
+        return self._macs(samples, [conv[0].out_channels for conv in self._convs], self.shapes.layer_sizes())
+
+    def _macs(self, samples: int, channels: Sequence[Size], layers: Sequence[LayerSize]) -> dict[str, Size]:
+        frames = self.frame_counts(samples)
+        scored = self.pruning.criterion == "received"
+        pos_conv = next(module for module in self.encoder.pos_conv if isinstance(module, nn.Conv1d))
+        return hubert_macs(
+            samples,
+            [(size, *kernel_stride) for size, kernel_stride in zip(channels, self.kernels_strides)],
+            self.shapes.projection,
+            self.encoder.embedding_dim,
+            self.shapes.head_dim,
+            layers,
+            pos_conv.kernel_size[0],
+            pos_conv.groups,
+            frames,
+            [scored and after < before for before, after in zip(frames, frames[1:])],
+            self.shapes.gate_units,
+        )
+
+    def _mask(self, x: Tensor, lengths: list[int]) -> Tensor:
+        batch, frames, dim = x.shape
+        generator = seeded_generator(lengths)
+        if self.mask_prob > 0:
+            mask = span_mask(lengths, frames, self.mask_prob, self.mask_length, generator)
+            mask = tokens.to_device(mask, x.device).unsqueeze(2)
+            x = torch.where(mask, self.mask_emb.to(x.dtype), x)
+        if self.mask_channel_prob > 0:
+            prob, span = self.mask_channel_prob, self.mask_channel_length
+            mask = span_mask([dim] * batch, dim, prob, span, generator)
+            x = x.masked_fill(tokens.to_device(mask, x.device).unsqueeze(1), 0)
+        return x
+
+    def _encode(self, frames: Frames, visit: Callable[[], None] = lambda: None) -> None:
+        """Positions and layers; ``visit`` is called before the first layer and after each."""
+        encoder = self.encoder
+        x = frames.x
+        if frames.padding_mask is not None:
+            x = x.masked_fill(frames.padding_mask.unsqueeze(-1), 0)
+        x = x + positional_features(encoder.pos_conv, x, frames.padding_mask if self.pad_invariant else None)
+        if not encoder.layer_norm_first:
+            x = encoder.layer_norm(x)
+        frames.x = F.dropout(x, p=encoder.dropout, training=self.training)
+        skipped = [False] * len(encoder.layers)
+        if self.training and encoder.layerdrop > 0:
+            skipped = (torch.rand(len(encoder.layers)) < encoder.layerdrop).tolist()
+        visit()
+        for index in range(len(encoder.layers)):
+            if not skipped[index]:
+                self._layer(index, frames)
+            visit()
+        if encoder.layer_norm_first:
+            frames.x = encoder.layer_norm(frames.x)
+
+    def _layer(self, index: int, frames: Frames) -> None:
+        layer = self.encoder.layers[index]
+        if self.shapes.heads[index]:
+            self._attend(index, frames)
+        else:
+            frames.x = frames.x + layer.self_attn.out_proj()
+            if not layer.layer_norm_first:
+                frames.x = layer.self_attn_layer_norm(frames.x)
+        x = frames.x
+        if self.shapes.units[index]:
+            x = layer.final_layer_norm(x) if layer.layer_norm_first else x
+            x = onednn.linear(layer.fc2, layer.dropout2(onednn.linear(layer.fc1, x, layer.activation_fn)))
+            x = frames.x + layer.dropout3(x)
+        else:
+            x = x + layer.fc2()
+        frames.x = x if layer.layer_norm_first else layer.final_layer_norm(x)
+
+    def _attend(self, index: int, frames: Frames) -> None:
+        layer = self.encoder.layers[index]
+        counts = self._keep_counts(index, frames.lengths)
+        prunes = counts != frames.lengths
+        x = layer.self_attn_layer_norm(frames.x) if layer.layer_norm_first else frames.x
+        scored = prunes and self.pruning.criterion == "received"
+        x, received, keys = self._self_attention(index, x, frames, scored)
+        x = frames.x + layer.dropout1(x)
+        frames.x = x if layer.layer_norm_first else layer.self_attn_layer_norm(x)
+        if prunes:
+            self._drop(index, frames, counts, received, keys, residual=x)
+
+    def _self_attention(
+        self, index: int, x: Tensor, frames: Frames, scored: bool
+    ) -> tuple[Tensor, Optional[Tensor], Tensor]:
+        """`attention.self_attention` of a layer."""
+        attention, bias = self.encoder.layers[index].self_attn, None
+        if self.relative_position is not None:
+            bias = self.relative_position(index, x, frames)
+        return self_attention(attention, x, frames.padding_mask, frames.sizes, scored, bias)
+
+    def _keep_counts(self, index: int, lengths: list[int]) -> list[int]:
+        ratio = self.pruning.keep_ratios[index]
+        if ratio == 1.0 or not self.shapes.heads[index]:
+            return lengths
+        if self.num_updates is not None:
+            ratio = warmed_up_ratio(ratio, self.num_updates, self.pruning.warmup_updates)
+        return tokens.keep_counts(lengths, ratio, self.pruning.minimum)
+
+    def _drop(
+        self,
+        index: int,
+        frames: Frames,
+        counts: list[int],
+        received: Optional[Tensor],
+        keys: Tensor,
+        residual: Tensor,
+    ) -> None:
+        criterion = self.pruning.criterion
+        device = frames.x.device
+        if criterion == "merge":
+            frames.merge(keys.mean(dim=1), counts)
+            return
+        if criterion == "uniform":
+            indices, padding_mask = tokens.uniform_frames(frames.lengths, counts, device)
+        else:
+            if criterion == "received":
+                scores = received
+            elif criterion == "norm":
+                # before the layer norm, after which all norms are nearly the same
+                scores = residual.detach().float().norm(dim=-1)
+            else:
+                # other frames at every update and layer, always the same ones in evaluation
+                update = (self.num_updates or 0) if self.training else 0
+                seed = index + len(self.encoder.layers) * (update + 1_000_003 * self.pruning.seed)
+                scores = tokens.random_scores(frames.lengths, frames.x.shape[1], seed, device)
+            indices, padding_mask = tokens.top_frames(scores, frames.lengths, counts)
+        frames.select(indices, padding_mask, counts)

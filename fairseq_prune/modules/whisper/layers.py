@@ -1,0 +1,141 @@
+"""Layers of Whisper (Radford et al. 2022, arXiv 2212.04356): pre-norm Transformer layers, batch first."""
+
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class KeysValues(NamedTuple):
+    """Each (batch, heads, positions, head dim)."""
+
+    keys: Tensor
+    values: Tensor
+
+    def append(self, other: "KeysValues") -> "KeysValues":
+        """With the positions of the other after its own."""
+        return KeysValues(*(torch.cat(pair, dim=2) for pair in zip(self, other)))
+
+    def select(self, rows: Tensor) -> "KeysValues":
+        """Those of the given rows (rows,) of the batch."""
+        return KeysValues(*(part.index_select(0, rows) for part in self))
+
+
+class WhisperAttention(nn.Module):
+    """Multi-head attention; the projection of keys has no bias, which softmax would cancel."""
+
+    def __init__(self, dim: int, heads: int, head_dim: int = 0, dropout: float = 0.0):
+        super().__init__()
+        if not head_dim and dim % heads:
+            raise ValueError(f"--embed-dim must be a multiple of --attention-heads, found {dim} and {heads}")
+        self.num_heads, self.head_dim, self.dropout = heads, head_dim or dim // heads, dropout
+        inner = self.num_heads * self.head_dim
+        self.q_proj = nn.Linear(dim, inner)
+        self.k_proj = nn.Linear(dim, inner, bias=False)
+        self.v_proj = nn.Linear(dim, inner)
+        self.out_proj = nn.Linear(inner, dim)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+
+    def keys_values(self, x: Tensor) -> KeysValues:
+        """Of (batch, positions, dim)."""
+        return KeysValues(self._split(self.k_proj(x)), self._split(self.v_proj(x)))
+
+    def forward(
+        self, x: Tensor, memory: KeysValues, mask: Optional[Tensor] = None, causal: bool = False
+    ) -> Tensor:
+        """What ``x`` finds in ``memory``.
+
+        Args:
+            x: (rows, queries, dim). Rows may be a multiple of the memory's batch: so many successive ones, the
+                beams of a sentence, then look at one entry of it.
+            mask: (batch, 1, 1, positions), True where one may look, or None.
+            causal: query i looks at positions up to i.
+
+        Returns:
+            (rows, queries, dim).
+        """
+        rows, queries, _ = x.shape
+        x = self.q_proj(x)
+        x = x.reshape(len(memory.keys), -1, x.size(-1))  # the beams of a sentence side by side
+        x = F.scaled_dot_product_attention(
+            self._split(x), *memory, mask, self.dropout if self.training else 0.0, is_causal=causal
+        )
+        return self.out_proj(x.transpose(1, 2).reshape(rows, queries, -1))
+
+
+class WhisperLayer(nn.Module):
+    """What encoder and decoder layers share: self-attention and a feed-forward block."""
+
+    def __init__(
+        self,
+        dim: int,
+        ffn_dim: int,
+        heads: int,
+        head_dim: int = 0,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        activation_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.dropout, self.activation_dropout = dropout, activation_dropout
+        self.self_attn = WhisperAttention(dim, heads, head_dim, attention_dropout)
+        self.self_attn_layer_norm = nn.LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, ffn_dim)
+        self.fc2 = nn.Linear(ffn_dim, dim)
+        self.final_layer_norm = nn.LayerNorm(dim)
+
+    def add(self, residual: Tensor, x: Tensor) -> Tensor:
+        """The residual connection, with dropout."""
+        return residual + F.dropout(x, self.dropout, self.training)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """(batch, positions, dim) -> the same shape."""
+        inner = F.gelu(self.fc1(self.final_layer_norm(x)))
+        return self.add(x, self.fc2(F.dropout(inner, self.activation_dropout, self.training)))
+
+
+class WhisperEncoderLayer(WhisperLayer):
+    """Self-attention, feed-forward."""
+
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """(batch, frames, dim), mask (batch, 1, 1, frames), True where one may look -> (batch, frames, dim)."""
+        normed = self.self_attn_layer_norm(x)
+        x = self.add(x, self.self_attn(normed, self.self_attn.keys_values(normed), mask))
+        return self.feed_forward(x)
+
+
+class WhisperDecoderLayer(WhisperLayer):
+    """Self-attention, cross-attention, feed-forward."""
+
+    def __init__(self, dim: int, ffn_dim: int, heads: int, head_dim: int = 0, *dropouts: float):
+        super().__init__(dim, ffn_dim, heads, head_dim, *dropouts)
+        self.encoder_attn = WhisperAttention(dim, heads, head_dim, self.self_attn.dropout)
+        self.encoder_attn_layer_norm = nn.LayerNorm(dim)
+
+    def forward(
+        self, x: Tensor, memory: KeysValues, mask: Optional[Tensor] = None, past: Optional[KeysValues] = None
+    ) -> tuple[Tensor, KeysValues]:
+        """
+        Args:
+            x: (rows, tokens, dim), the tokens after those of ``past``.
+            memory: keys and values of the encoder's output, as of ``encoder_attn.keys_values``.
+            mask: (batch, 1, 1, frames), True where one may look, or None.
+            past: keys and values of the tokens before, or None.
+
+        Returns:
+            (rows, tokens, dim), and the keys and values of all tokens so far.
+        """
+        normed = self.self_attn_layer_norm(x)
+        own = self.self_attn.keys_values(normed)
+        tokens, before = x.size(1), 0 if past is None else past.keys.size(2)
+        if past is not None:
+            own = past.append(own)
+        continued = None
+        if before and tokens > 1:  # where torch's causal mask would begin at the first key
+            continued = x.new_ones(tokens, before + tokens, dtype=torch.bool).tril(before)
+        x = self.add(x, self.self_attn(normed, own, continued, causal=not before and tokens > 1))
+        x = self.add(x, self.encoder_attn(self.encoder_attn_layer_norm(x), memory, mask))
+        return self.feed_forward(x), own
