@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Real speech anywhere: the Free Spoken Digit Dataset for speech translation or labelled_audio.
+"""Real speech anywhere: the Free Spoken Digit Dataset for speech translation or recognition.
 
 Recordings of one speaker are joined to strings of digits.
 
