@@ -170,7 +170,9 @@ def write_recognition(
             path = f"{name}/{speaker}-{number:05d}.flac"
             soundfile.write(folder / "audio" / path, waveform, SAMPLE_RATE, subtype="PCM_16")
             text = english_digits([int(digit) for digit in string]).upper()
-            utterances.append(labelled_audio.Labelled(path, len(waveform), labelled_audio.letters(text), text))
+            utterances.append(
+                labelled_audio.Labelled(path, len(waveform), labelled_audio.letters(text), text)
+            )
         labelled_audio.write_split(folder, name, final / "audio", utterances)
         counts += labelled_audio.count_labels(utterances)
         samples = sum(utterance.samples for utterance in utterances)

@@ -1,12 +1,11 @@
 """A tiny corpus of spoken commands with a tokenizer, for the tests of spoken language understanding."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
+from bpe_tokenizer_file import bpe_tokenizer_json
 from omegaconf import OmegaConf
 
 from fairseq_prune.checkpoints.whisper.own import WhisperCheckpoint
@@ -17,10 +16,6 @@ from fairseq_prune.tasks.spoken_language_understanding import (
     SpokenLanguageUnderstandingTask,
 )
 from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
-
-sys.path.insert(0, str(Path(__file__).parent / "checkpoints"))
-
-from bpe_tokenizer_file import bpe_tokenizer_json
 
 PARSES = [
     "[IN:alarm_set [SL:time nine ] ]",

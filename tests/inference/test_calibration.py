@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_pruned_hubert import SAMPLES, make_hubert
+from hubert_models import SAMPLES, make_hubert
 
 from fairseq_prune.inference.calibration import attention_received, encoder_macs, keeping, layer_costs
 

@@ -1,20 +1,14 @@
 """Translating waveforms with a checkpoint alone."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf, open_dict
+from small_speech_model import make_config
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.inference.translation import Translator
 from fairseq_prune.tasks.speech_translation import SpeechTranslationConfig, SpeechTranslationTask
-
-sys.path.insert(0, str(Path(__file__).parent / "models"))
-
-from small_speech_model import make_config
 
 FIRST_FRAME, FRAME = 400, 320  # samples that the first frame needs, and every further one
 

@@ -1,6 +1,5 @@
 """scripts/compress_hubert.py on checkpoints as a dphubert leaves them, and on what is none."""
 
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -8,14 +7,13 @@ from command_lines import ROOT
 
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 
-sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))
 PRELOAD = "torch fairseq fairseq_prune.models.dphubert"
 SCRIPT = ROOT / "scripts" / "compress_hubert.py"
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    from test_pruned_hubert_checkpoint import BASE, make_gated, save_dphubert
+    from hubert_files import BASE, make_gated, save_dphubert
 
     def save(name="dphubert.pt", close=None, **options):
         gated = make_gated(BASE)

@@ -12,26 +12,27 @@ from command_lines import ROOT, run, train_arguments
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
-sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))
 USER_DIR = ["--user-dir", ROOT / "fairseq_prune"]
 
 
 def fairseq_hubert(folder):
-    from test_hubert import BASE, pretrained, save, sections
+    from hubert_files import BASE, pretrained, save, sections
 
     model, config, dictionary = pretrained(BASE)
     return save(folder / "hubert.pt", model, sections(config), task_state={"dictionaries": [dictionary]})
 
 
 def hugging_face_hubert(folder):
-    from test_huggingface_hubert import LARGE
+    from hubert_files import HF_LARGE
 
-    transformers.HubertModel(transformers.HubertConfig(**LARGE)).save_pretrained(folder / "hubert")
+    transformers.HubertModel(transformers.HubertConfig(**HF_LARGE)).save_pretrained(folder / "hubert")
     return folder / "hubert"
 
 
 def compressed_hubert(folder):
-    from test_pruned_hubert_checkpoint import BASE, make_gated, materialise, save_pruned_hubert
+    from hubert_files import BASE, make_gated
+
+    from fairseq_prune.checkpoints.hubert.own import materialise, save_pruned_hubert
 
     save_pruned_hubert(materialise(make_gated(BASE))[0], folder / "pruned.pt")
     return folder / "pruned.pt"

@@ -1,7 +1,6 @@
 """The main job with checkpoints of the published sizes and layouts, random weights inside."""
 
 import resource
-import sys
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from mustc_corpus import run_prep_mustc
 
 from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
-sys.path.insert(0, str(ROOT / "tests" / "checkpoints"))
 GIB = 2**20  # of the kibibytes that ru_maxrss counts
 
 
@@ -30,7 +28,7 @@ def deltalm_base(folder, texts):
 
 def hubert_base(folder):
     """hubert_base_ls960.pt as fairseq's trainer writes it, pretraining heads included."""
-    from test_hubert import pretrained, save, sections
+    from hubert_files import pretrained, save, sections
 
     model, config, dictionary = pretrained(
         {}, classes=500, final_dim=256, untie_final_proj=True, target_glu=False

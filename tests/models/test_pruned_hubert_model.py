@@ -1,6 +1,5 @@
 """The compressed encoder as a model: in fairseq's CTC fine-tuning, and from other encoders."""
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,12 +16,10 @@ from fairseq_prune.models.hubert_ctc_parp import HubertCtcParpConfig
 from fairseq_prune.models.hubert_deltalm_config import HubertDeltaLMTinyConfig
 from fairseq_prune.models.pruned_hubert import PrunedHubert, PrunedHubertConfig
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoints"))
-
 
 @pytest.fixture
 def compressed(tmp_path):
-    from test_pruned_hubert_checkpoint import BASE, make_gated
+    from hubert_files import BASE, make_gated
 
     small, _ = materialise(make_gated(BASE))
     save_pruned_hubert(small, tmp_path / "pruned.pt")

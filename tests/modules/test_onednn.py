@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_pruned_hubert import FORMS, SAMPLES, in_a_batch, make_hubert, reference_of
+from hubert_models import FORMS, SAMPLES, in_a_batch, make_hubert, reference_of
 from torch import nn
 
 from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS

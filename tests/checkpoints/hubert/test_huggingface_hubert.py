@@ -5,24 +5,14 @@ import torch
 import transformers
 from fairseq.models.hubert import HubertModel
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
+from hubert_files import HF_BASE as BASE
+from hubert_files import HF_LARGE as LARGE
 
 from fairseq_prune import compat
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.modules.hubert.architecture import hubert_config
 
-BASE = {
-    "conv_dim": [16] * 5 + [12] * 2,
-    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
-    "num_hidden_layers": 2,
-    "hidden_size": 24,
-    "intermediate_size": 48,
-    "num_attention_heads": 4,
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 4,
-}
-LARGE = {**BASE, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 SIZES = pytest.mark.parametrize("options", [BASE, LARGE], ids=["base", "large"])
 
 

@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 from fairseq import checkpoint_utils
-from fairseq.models.hubert import HubertConfig
-from test_hubert import BASE, LARGE, random_weights
+from hubert_files import BASE, LARGE, make_gated, save_dphubert
 
 from fairseq_prune.checkpoints.hubert.own import materialise, read_student, save_pruned_hubert
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
@@ -18,30 +17,6 @@ from fairseq_prune.modules.hubert.gated import GatedHubert, Gating
 
 SIZES = pytest.mark.parametrize("options", [BASE, LARGE], ids=["base", "large"])
 SAMPLES = 8000
-
-
-def make_gated(options, gating=None):
-    """Some channels, heads and units of each stage closed, and whole blocks."""
-    torch.manual_seed(0)
-    gated = random_weights(
-        GatedHubert(HubertConfig(label_rate=50, **options), gating, normalize=options is LARGE)
-    )
-    for kind, gates in gated.gates.items():
-        for index, gate in gates.items():
-            values = 2 * torch.randn(len(gate.log_alpha)) + 1
-            values[0] = 6.0 if kind != "attention_blocks" or index != "1" else -9.0
-            gate.log_alpha.data = values
-    return gated
-
-
-def save_dphubert(path, encoder, **options):
-    """As fairseq's trainer lays a checkpoint of the model dphubert out."""
-    model = {"_name": "dphubert", "student_config": json.dumps(architecture_of(encoder)), **options}
-    weights = {f"student.{name}": value for name, value in encoder.state_dict().items()}
-    torch.save(
-        {"cfg": {"model": model, "task": {}}, "model": {**weights, "maps.0.weight": torch.ones(2)}}, path
-    )
-    return path
 
 
 @torch.no_grad()

@@ -4,9 +4,9 @@ import re
 
 import pytest
 import torch
-from fairseq.data import Dictionary
 from fairseq.models.hubert import HubertConfig, HubertCtc, HubertModel
 from fairseq.tasks.hubert_pretraining import HubertPretrainingConfig
+from hubert_files import BASE, CONV, LARGE, pretrained, random_weights, save, sections
 from omegaconf import OmegaConf
 
 from fairseq_prune import compat
@@ -18,64 +18,7 @@ from fairseq_prune.modules.hubert.architecture import (
     parse_conv_layers,
 )
 
-CONV = [(16, 10, 5)] + [(16, 3, 2)] * 4 + [(12, 2, 2)] * 2
-BASE = {
-    "conv_feature_layers": "[(16, 10, 5)] + [(16, 3, 2)] * 4 + [(12, 2, 2)] * 2",
-    "encoder_layers": 2,
-    "encoder_embed_dim": 24,
-    "encoder_ffn_embed_dim": 48,
-    "encoder_attention_heads": 4,
-    "conv_pos": 8,
-    "conv_pos_groups": 4,
-}
-LARGE = {
-    **BASE,
-    "extractor_mode": "layer_norm",
-    "layer_norm_first": True,
-    "conv_bias": True,
-    "encoder_layers": 3,
-}
 SIZES = pytest.mark.parametrize("options", [BASE, LARGE], ids=["base", "large"])
-
-
-def random_weights(module):
-    """So that no norm is the identity."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return module.eval()
-
-
-def pretrained(options, classes=5, **others):
-    """fairseq's HubertModel with all its pretraining heads."""
-    dictionary = Dictionary()
-    for symbol in range(classes):
-        dictionary.add_symbol(str(symbol))
-    config = HubertConfig(label_rate=50.0, **{"final_dim": 6, "target_glu": True, **options, **others})
-    return random_weights(HubertModel(config, HubertPretrainingConfig(), [dictionary])), config, dictionary
-
-
-def sections(config, normalize=False):
-    task = HubertPretrainingConfig(normalize=normalize)
-    return {
-        "model": {**vars(config), "_name": "hubert"},
-        "task": {**vars(task), "_name": "hubert_pretraining"},
-    }
-
-
-def save(path, model, cfg=None, args=None, **others):
-    """As fairseq's Trainer lays a checkpoint out."""
-    state = {
-        "args": args,
-        "cfg": cfg,
-        "model": model.state_dict(),
-        "criterion": None,
-        "optimizer_history": [{"criterion_name": "HubertCriterion", "num_updates": 2}],
-        "extra_state": {"train_iterator": {"epoch": 1}, "val_loss": 3.5},
-        **others,
-    }
-    torch.save(state, path)
-    return path
 
 
 def rebuild(checkpoint):

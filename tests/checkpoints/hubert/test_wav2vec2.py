@@ -4,10 +4,9 @@ import pytest
 import torch
 import transformers
 from fairseq.models.wav2vec.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
-from test_hubert import BASE, FineTuned, random_weights, save
-from test_huggingface_hubert import BASE as HF_BASE
-from test_huggingface_hubert import LARGE as HF_LARGE
+from hubert_files import BASE, HF_BASE, HF_LARGE, random_weights, save
 from test_huggingface_hubert import change_config
+from test_reading import FineTuned
 
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly

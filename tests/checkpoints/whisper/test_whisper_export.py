@@ -205,7 +205,5 @@ def test_a_library_that_computes_otherwise_is_an_error(tmp_path, tokenizer, monk
 
 
 def test_that_other_libraries_hear_more_than_the_clip_is_told(tmp_path, tokenizer, caplog):
-    export.export_huggingface(
-        build(tokenizer, audio_context="clip"), task_of(tokenizer), tmp_path / "hf"
-    )
+    export.export_huggingface(build(tokenizer, audio_context="clip"), task_of(tokenizer), tmp_path / "hf")
     assert "fill it up with silence to 30 s" in caplog.text

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from fairseq.models.hubert import HubertConfig
+from hubert_models import FORMS, SAMPLES, SIZES, in_a_batch, make_hubert
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pruned_hubert import FORMS, SAMPLES, SIZES, in_a_batch, make_hubert
 
 from fairseq_prune.modules.frames import TokenPruning
 from fairseq_prune.modules.hubert.cutting import cut_gates
@@ -263,7 +263,7 @@ def test_a_transformer_without_blocks_is_an_error():
 
 def test_layer_outputs_are_those_of_fairseq():
     hubert = make_hubert(ratios=[1.0] * 4)
-    from test_pruned_hubert import reference_of
+    from hubert_models import reference_of
 
     reference = reference_of(hubert)
     source = torch.randn(2, SAMPLES)
