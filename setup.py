@@ -44,6 +44,7 @@ setup(
         "safetensors>=0.4,<1",
         "sentencepiece>=0.1.99,<0.3",
         "soundfile>=0.12,<1",
+        "soxr>=0.5,<2",
         "tokenizers>=0.14,<1",
         "tqdm>=4.64,<5",
     ],
