@@ -110,7 +110,10 @@ def one_second(tmp_path):
 
 
 def test_check_audio_accepts_segments_up_to_the_end(one_second):
-    check_audio([ROW, ROW._replace(offset=15000), ROW._replace(audio=str(one_second / "a.wav"))], one_second)
+    rows = [ROW, ROW._replace(offset=15000), ROW._replace(audio=str(one_second / "a.wav"))]
+    assert check_audio(rows, one_second) is None
+    with pytest.raises(ValueError):
+        check_audio([*rows, ROW._replace(offset=15001)], one_second)
 
 
 def test_check_audio_names_the_utterance_past_the_end(one_second):

@@ -142,8 +142,10 @@ def test_weights_of_another_dictionary_of_the_same_size_are_refused():
 
 def test_weights_saved_without_a_vocabulary_stamp_load():
     model = build_model(config().model, make_task())
-    state = {key: value for key, value in model.state_dict().items() if "vocabulary_version" not in key}
+    state = {key: value + 1 for key, value in model.state_dict().items() if "vocabulary_version" not in key}
     model.load_state_dict(state)
+    for key, value in state.items():
+        assert torch.equal(model.state_dict()[key], value), key
 
 
 def test_beam_search_scores_are_those_of_the_full_decoder():

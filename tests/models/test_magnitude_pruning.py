@@ -140,7 +140,10 @@ def test_trainers_that_keep_further_copies_of_the_weights_are_refused():
 
 
 def test_models_without_pruner_are_left_alone():
-    after_update(SimpleNamespace(get_model=lambda: nn.Linear(2, 2)))
+    model = nn.Linear(2, 2)
+    before = model.weight.clone()
+    after_update(SimpleNamespace(get_model=lambda: model))
+    assert torch.equal(model.weight, before)
 
 
 def test_the_trainer_calls_after_updates_and_before_the_first():

@@ -74,6 +74,8 @@ def test_what_a_checkpoint_keeps_builds_the_model_again(checkpoint):
     path.unlink()
     again, _ = build(**{name: value for name, value in kept.items() if name != "_name"})
     again.load_state_dict(weights)
+    for name, value in weights.items():
+        assert torch.equal(again.state_dict()[name], value), name
 
 
 def test_a_checkpoint_of_another_vocabulary_is_refused(checkpoint):
