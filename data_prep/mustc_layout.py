@@ -15,6 +15,8 @@ import soundfile
 import yaml
 from tqdm import tqdm
 
+from fairseq_prune.text.lines import require_line, write_lines
+
 SPLITS = ("train", "dev", "tst-COMMON")
 PAIR = "en-de"  # the languages of every corpus that is built here
 Text = TypeVar("Text")
@@ -148,8 +150,8 @@ def write_split(
                 }
             )
     source_language, target_language = PAIR.split("-")
-    _write_lines(txt_folder / f"{split}.{source_language}", sources)
-    _write_lines(txt_folder / f"{split}.{target_language}", targets)
+    write_lines(txt_folder / f"{split}.{source_language}", sources)
+    write_lines(txt_folder / f"{split}.{target_language}", targets)
     with open(txt_folder / f"{split}.yaml", "w", encoding="utf-8") as stream:
         dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
         yaml.dump(segments, stream, dumper, default_flow_style=None, width=10**6, allow_unicode=True)
@@ -194,10 +196,6 @@ def print_report(sizes: dict[str, SplitSize], columns: dict[str, dict[str, objec
 
 
 def _one_line(text: str) -> str:
-    if not text.strip() or len(text.splitlines()) > 1:
+    if not require_line(text, "a text").strip():
         raise ValueError(f"text {text!r}: expected one line of text")
     return text
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

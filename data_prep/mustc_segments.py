@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import yaml
 
+from fairseq_prune.text.lines import read_lines, read_text
+
 YAML_CHUNK = 2000  # segments; yaml is slow, so chunks of a file are parsed in several processes
 
 
@@ -56,23 +58,12 @@ def read_split(folder: Path, split: str, src_lang: str, tgt_lang: str, pool: Poo
 
 
 def _read_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8 text, found something else ({error.reason})") from None
-    lines = text.split("\n")  # not splitlines, which also splits at rarer marks within a line
-    if lines[-1] == "":
-        lines.pop()
-    return [" ".join(line.split()) for line in lines]
+    return [" ".join(line.split()) for line in read_lines(path)]
 
 
 def _chunks(path: Path) -> list[str]:
     """The text of a yaml list in pieces that are lists of their own."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     starts = [match.start() for match in re.finditer(r"^- ", text, re.MULTILINE)]
     cuts = [0, *starts[YAML_CHUNK::YAML_CHUNK], len(text)]
     return [text[start:end] for start, end in zip(cuts, cuts[1:])]

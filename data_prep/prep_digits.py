@@ -157,6 +157,7 @@ def write_recognition(
     # here, since it imports fairseq, which takes seconds
     from fairseq_prune.data import labelled_audio
     from fairseq_prune.data.audio import SAMPLE_RATE
+    from fairseq_prune.text.dictionaries import write_dictionary
 
     sizes, counts = {}, Counter()
     for split, texts in strings.items():
@@ -178,10 +179,10 @@ def write_recognition(
         samples = sum(utterance.samples for utterance in utterances)
         sizes[split] = layout.SplitSize(len(texts), len(texts), samples / SAMPLE_RATE)
     labels = [letter for letter in labelled_audio.ENGLISH_LETTERS if counts[letter]]
-    labelled_audio.write_dictionary(folder / "dict.ltr.txt", labels, counts)
+    write_dictionary(folder / "dict.ltr.txt", labels, counts)
     digits = Counter(digit for texts in strings.values() for string in texts for digit in string)
     named = {ENGLISH_DIGITS[int(digit)].upper(): count for digit, count in sorted(digits.items())}
-    labelled_audio.write_dictionary(folder / "dict.wrd.txt", named, Counter(named))
+    write_dictionary(folder / "dict.wrd.txt", named, Counter(named))
     return sizes
 
 

@@ -35,10 +35,10 @@ from fairseq_prune.data.labelled_audio import (
     check_labels,
     count_labels,
     letters,
-    read_dictionary,
-    write_dictionary,
     write_split,
 )
+from fairseq_prune.text.dictionaries import read_dictionary, write_dictionary
+from fairseq_prune.text.lines import read_lines
 
 ENDINGS = (".flac", ".wav", ".ogg")
 LIBRI_LIGHT = {"train_10min": ["1h/{part}"], "train_1h": ["1h"], "train_10h": ["1h", "9h"]}
@@ -74,7 +74,7 @@ def read_transcripts(root: Path, folders: list[str]) -> list[Spoken]:
             )
         for file in files:
             present = {entry.name for entry in os.scandir(file.parent)}
-            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            for number, line in enumerate(read_lines(file), start=1):
                 name, _, text = line.strip().partition(" ")
                 if not text.strip():
                     raise ValueError(f"{file}, line {number}: expected an id and a text, found {line!r}")

@@ -9,7 +9,6 @@ column file_id names. Targets are parses such as `[IN:GET_WEATHER [SL:DATE_TIME 
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from fairseq_prune.data.audio import audio_info
 from fairseq_prune.data.manifest import Utterance, write_manifest
+from fairseq_prune.text.lines import read_lines
 from fairseq_prune.text.meanings import Node, parse
 
 SPLITS = {"train": "train", "dev": "eval", "test": "test"}  # ours: STOP's
@@ -46,28 +46,22 @@ def read_rows(path: Path, column: str, domains: Optional[list[str]]) -> Iterator
         FileNotFoundError: there is no such file.
         ValueError: names the file, the line and what is wrong with it.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest of STOP")
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        needed = ("file_id", "domain", "normalized_utterance", column)
-        missing = [name for name in needed if name not in (rows.fieldnames or ())]
-        if missing:
-            raise ValueError(
-                f"{path}, line 1: no column {missing[0]}; found {', '.join(rows.fieldnames or ['nothing'])}"
-            )
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            if any(not (row[name] or "").strip() for name in needed):
-                raise ValueError(
-                    f"{where}: expected {len(rows.fieldnames)} texts with tabs between, found less"
-                )
-            try:
-                tree = parse(row[column])
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
-            if not domains or row["domain"] in domains:
-                yield Row(row["file_id"], row["domain"], " ".join(row["normalized_utterance"].split()), tree)
+    first, *lines = read_lines(path, "manifest of STOP") or [""]
+    header = first.split("\t")
+    needed = ("file_id", "domain", "normalized_utterance", column)
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise ValueError(f"{path}, line 1: no column {missing[0]}; found {', '.join(header) or 'nothing'}")
+    for number, line in enumerate(lines, start=2):
+        where, row = f"{path}, line {number}", dict(zip(header, line.split("\t")))
+        if any(not row.get(name, "").strip() for name in needed):
+            raise ValueError(f"{where}: expected {len(header)} texts with tabs between, found less")
+        try:
+            tree = parse(row[column])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if not domains or row["domain"] in domains:
+            yield Row(row["file_id"], row["domain"], " ".join(row["normalized_utterance"].split()), tree)
 
 
 def utterances(rows: Iterable[Row], root: Path) -> Iterator[Utterance]:

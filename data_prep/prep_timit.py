@@ -26,9 +26,10 @@ from timit_layout import SIZES, Sentence, find_sentences, read_phones
 from tqdm import tqdm
 
 from fairseq_prune.data.audio import SAMPLE_RATE
-from fairseq_prune.data.labelled_audio import Labelled, count_labels, write_dictionary, write_split
+from fairseq_prune.data.labelled_audio import Labelled, count_labels, write_split
 from fairseq_prune.data.manifest import Utterance, write_manifest
 from fairseq_prune.evaluation.timit_phones import PHONES, fold
+from fairseq_prune.text.dictionaries import write_dictionary
 
 
 def labels(sentence: Sentence, classes: int) -> str:

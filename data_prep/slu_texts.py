@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from fairseq_prune.text.lines import read_lines, require_line, write_lines
 from fairseq_prune.text.meanings import Node, labels
 
 SPLITS = ("train", "dev", "test")
@@ -32,9 +33,9 @@ def write_texts(folder: Path, split: str, texts: Iterable[Text]) -> None:
     """
     rows = [Text._fields, *texts]
     for row in rows:
-        if any(mark in field for field in row for mark in "\t\n\r"):
-            raise ValueError(f"{split}: utterance {row[0]!r} holds a tab or a line break: {row!r}")
-    (folder / f"{split}{SUFFIX}").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+        for field in row:
+            require_line(field, f"{split}: utterance {row[0]!r}", tabs=False)
+    write_lines(folder / f"{split}{SUFFIX}", ("\t".join(row) for row in rows))
 
 
 def read_texts(path: Path) -> list[Text]:
@@ -44,9 +45,7 @@ def read_texts(path: Path) -> list[Text]:
         FileNotFoundError: there is no such file.
         ValueError: names the file, the line and what is wrong with it.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file (prep_slurp.py --text-only makes one)")
-    header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+    header, *lines = read_lines(path, "file (prep_slurp.py --text-only makes one)") or [""]
     if tuple(header.split("\t")) != Text._fields:
         raise ValueError(f"{path}, line 1: expected the columns {', '.join(Text._fields)}, found {header!r}")
     texts = []
@@ -64,6 +63,5 @@ def write_labels(folder: Path, parses: Iterable[Node]) -> int:
     """Write ``labels.txt``; returns the number of labels."""
     found = labels(parses)
     # a slot is one token with the space before it, as " word" and " ]" are; an intent begins the text
-    lines = [f" {label}\n" if label.startswith("[SL:") else f"{label}\n" for label in found]
-    (folder / LABELS).write_text("".join(lines), encoding="utf-8")
+    write_lines(folder / LABELS, (f" {label}" if label.startswith("[SL:") else label for label in found))
     return len(found)

@@ -28,6 +28,7 @@ from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq
 from fairseq_prune.cuts.base import count_weights
 from fairseq_prune.cuts.vocabulary import cut_checkpoint, plan_cut, vocabulary_in
 from fairseq_prune.pruning.vocabulary import coverage
+from fairseq_prune.text.lines import read_lines
 from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 from fairseq_prune.text.sentencepiece_cutting import CuttableSentencePiece
 
@@ -40,12 +41,7 @@ def read_texts(paths, columns):
     """
     texts = []
     for path in map(Path, paths):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: expected UTF-8, found byte {error.start}: {error.reason}") from None
+        lines = read_lines(path)
         if path.suffix == ".tsv":
             header, *rows = (line.split("\t") for line in lines if line)
             missing = [column for column in columns if column not in header]
@@ -126,9 +122,7 @@ def read_labels(paths):
     """The lines of files, with the white space that they begin and end with."""
     labels = []
     for path in map(Path, paths):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-        labels += [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+        labels += [line for line in read_lines(path) if line]
     return labels
 
 

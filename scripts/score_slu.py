@@ -12,24 +12,13 @@ or files in the format of the corpus, SLURP's jsonl files or, for STOP, a parse 
 """
 
 import json
-from pathlib import Path
 
 from _cli import PlainParser, run
 
 from fairseq_prune.data.manifest import read_manifest
 from fairseq_prune.evaluation.slu_scores import CORPORA, total
+from fairseq_prune.text.lines import read_lines, write_lines
 from fairseq_prune.text.meanings import read_slurp
-
-
-def read_lines(path) -> list[str]:
-    """The lines of a text file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    return Path(path).read_text(encoding="utf-8").splitlines()
 
 
 def read_generated(path, rows: int) -> list[str]:
@@ -132,11 +121,13 @@ def main(args):
 def write_predictions(path, rows, predicted) -> None:
     """Write SLURP's predictions; a parse that could not be read has empty names, and no entities."""
     empty = {"scenario": "", "action": "", "entities": []}
-    lines = [
-        json.dumps({"file": row.id, **(meaning.to_row() if meaning else empty)})
-        for row, meaning in zip(rows, predicted)
-    ]
-    Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_lines(
+        path,
+        (
+            json.dumps({"file": row.id, **(meaning.to_row() if meaning else empty)})
+            for row, meaning in zip(rows, predicted)
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """Loading DeltaLM: the published checkpoints, and those that our model `deltalm` saves."""
 
 import logging
-import os
 import re
 
 import torch
-from fairseq.data import Dictionary
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_state_dict_strictly
 from fairseq_prune.modules.deltalm.model import vocabulary_checksum
+from fairseq_prune.text.dictionaries import read_dictionary
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ def load_deltalm(path, encoder=None, decoder=None, dictionary=None):
         ValueError: the file is no DeltaLM, or its keys, shapes, layers or dictionary do not fit.
     """
     if isinstance(dictionary, str):
-        dictionary = _read_dictionary(dictionary)
+        dictionary = read_dictionary(dictionary)
     weights, published, attention_heads = _read(path)
     states = {side: _take_side(weights, side) for side in ("encoder", "decoder")}
     if weights:
@@ -79,15 +78,6 @@ def _read(path):
         )
     model_cfg = (checkpoint.get("cfg") or {}).get("model") or {}
     return dict(checkpoint["model"]), False, model_cfg.get("attention_heads")
-
-
-def _read_dictionary(path):
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such dictionary")
-    try:
-        return Dictionary.load(path)
-    except Exception as error:  # fairseq raises bare Exception, RuntimeError and ValueError here
-        raise ValueError(f"{path}: not a fairseq dictionary: {error}") from None
 
 
 def _fairseq_name(name):

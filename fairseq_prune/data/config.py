@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from fairseq_prune.data.audio import SAMPLE_RATE
+from fairseq_prune.text.lines import read_text
 from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 CONFIG_FILE = "config.yaml"
@@ -47,8 +48,8 @@ class DataConfig:
             what = "no such file" if Path(folder).is_dir() else f"no such data directory: {folder}"
             raise FileNotFoundError(f"{path}: {what} (data_prep/prep_mustc.py makes one)")
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = yaml.safe_load(read_text(path))
+        except yaml.YAMLError as error:
             raise ValueError(f"{path}: not valid yaml: {' '.join(str(error).split())}") from None
         content = _mapping(path, "the file", content, {"audio_root", "sample_rate", "vocabularies"})
         if not isinstance(content.get("audio_root"), str):

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from fairseq.data import Dictionary
-
 from fairseq_prune.data.waveform_manifest import (
     WaveformManifest,
     read_waveform_manifest,
     write_waveform_manifest,
 )
+from fairseq_prune.text.lines import read_lines, require_line, write_lines
 
 WORD_END = "|"  # the label after every word
 # of the published recognisers; in the order of their frequency in LibriSpeech, as in their dict.ltr.txt
@@ -54,27 +53,6 @@ def count_labels(utterances: Iterable[Labelled]) -> Counter:
     return Counter(label for utterance in utterances for label in utterance.labels.split())
 
 
-def write_dictionary(path, labels: Iterable[str], counts: Counter) -> None:
-    """Write a fairseq dictionary of ``labels``, in that order."""
-    Path(path).write_text("".join(f"{label} {counts[label]}\n" for label in labels), encoding="utf-8")
-
-
-def read_dictionary(path) -> Dictionary:
-    """Read a fairseq dictionary.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: names the file and what is wrong with it.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such dictionary")
-    try:
-        return Dictionary.load(str(path))
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: expected a label and its count in each line ({reason})") from None
-
-
 def check_labels(names: Sequence[str], labels: Sequence[str], known: Iterable[str]) -> None:
     """Refuse labels that a dictionary lacks: fairseq would take them for <unk> and say nothing.
 
@@ -106,13 +84,13 @@ def write_split(folder: Path, split: str, root, utterances: Sequence[Labelled], 
     if not utterances:
         raise ValueError(f"{split}: expected an utterance or more, found none")
     for utterance in utterances:
-        if not utterance.labels.strip() or len(utterance.labels.splitlines()) > 1:
+        if not require_line(utterance.labels, f"{utterance.path}: the text").strip():
             raise ValueError(f"{utterance.path}: expected a line of text, found {utterance.labels!r}")
     paths, samples, labels, texts = zip(*utterances)
     write_waveform_manifest(folder / f"{split}.tsv", root, paths, samples)
-    _write_lines(folder / f"{split}.{kind}", labels)
+    write_lines(folder / f"{split}.{kind}", labels)
     if None not in texts:
-        _write_lines(folder / f"{split}.wrd", texts)
+        write_lines(folder / f"{split}.wrd", texts)
 
 
 def read_split(folder, split: str, kind: str = "ltr") -> RecognitionSplit:
@@ -124,13 +102,7 @@ def read_split(folder, split: str, kind: str = "ltr") -> RecognitionSplit:
     """
     audio = read_waveform_manifest(Path(folder) / f"{split}.tsv")
     path = Path(folder) / f"{split}.{kind}"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of labels")
-    labels = path.read_text(encoding="utf-8").splitlines()
+    labels = read_lines(path, "file of labels")
     if len(labels) != len(audio.paths):
         raise ValueError(f"{path}: expected {len(audio.paths)} lines as in {split}.tsv, found {len(labels)}")
     return RecognitionSplit(audio, labels)
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

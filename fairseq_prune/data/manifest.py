@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_prune.data.audio import audio_info
+from fairseq_prune.text.lines import read_lines, require_line, write_lines
 
 
 class Utterance(NamedTuple):
@@ -30,16 +31,14 @@ def write_manifest(path, utterances: Iterable[Utterance]) -> None:
     Raises:
         ValueError: a text holds a tab or a line break, which the format cannot express.
     """
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write("\t".join(COLUMNS) + "\n")
-        for utterance in utterances:
-            fields = [str(value) for value in utterance]
-            for column, field in zip(COLUMNS, fields):
-                if any(mark in field for mark in "\t\n\r"):
-                    raise ValueError(
-                        f"{path}: utterance {utterance.id!r}: {column} holds a tab or a line break: {field!r}"
-                    )
-            file.write("\t".join(fields) + "\n")
+    rows = [
+        "\t".join(
+            require_line(str(field), f"{path}: utterance {utterance.id!r}: {column}", tabs=False)
+            for column, field in zip(COLUMNS, utterance)
+        )
+        for utterance in utterances
+    ]
+    write_lines(path, ["\t".join(COLUMNS), *rows])
 
 
 def read_manifest(path) -> list[Utterance]:
@@ -49,18 +48,10 @@ def read_manifest(path) -> list[Utterance]:
         FileNotFoundError: there is no such file.
         ValueError: names the file, the line (the header is line 1) and what is wrong with it.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such manifest")
-    try:
-        # utf-8-sig: spreadsheets write a byte order mark
-        lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8 text, found something else ({error.reason})") from None
-    if lines[-1] == "":
-        lines.pop()
+    lines = read_lines(path, "manifest")
     if not lines:
         raise ValueError(f"{path}: expected a header and a row an utterance, found an empty file")
-    header = lines[0].rstrip("\r").split("\t")
+    header = lines[0].split("\t")
     missing = [column for column in COLUMNS if column not in header]
     if missing:
         raise ValueError(f"{path}, line 1: no column {', '.join(missing)}; found {', '.join(header)}")
@@ -68,7 +59,7 @@ def read_manifest(path) -> list[Utterance]:
         raise ValueError(f"{path}: expected a row an utterance, found only the header")
     places = [header.index(column) for column in COLUMNS]
     return [
-        _parse_row(f"{path}, line {number}", line.rstrip("\r").split("\t"), places, len(header))
+        _parse_row(f"{path}, line {number}", line.split("\t"), places, len(header))
         for number, line in enumerate(lines[1:], start=2)
     ]
 

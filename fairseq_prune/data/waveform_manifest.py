@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fairseq_prune.text.lines import read_lines, require_line, write_lines
+
 
 class WaveformManifest(NamedTuple):
     """root: folder that the paths start from. paths: of the files. samples: (files,), at 16 kHz."""
@@ -22,12 +24,11 @@ def write_waveform_manifest(path, root, paths: Sequence[str], samples: Sequence[
     Raises:
         ValueError: a path holds a tab or a line break, which the format cannot express.
     """
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        file.write(f"{root}\n")
-        for name, count in zip(paths, samples):
-            if any(mark in name for mark in "\t\n\r"):
-                raise ValueError(f"{path}: a name of a file holds a tab or a line break: {name!r}")
-            file.write(f"{name}\t{count}\n")
+    rows = (
+        f"{require_line(name, f'{path}: the name of a file', tabs=False)}\t{count}"
+        for name, count in zip(paths, samples)
+    )
+    write_lines(path, [str(root), *rows])
 
 
 def read_waveform_manifest(path, threads: int = 16) -> WaveformManifest:
@@ -38,12 +39,7 @@ def read_waveform_manifest(path, threads: int = 16) -> WaveformManifest:
         ValueError: names the file, the line (the folder is line 1) and what is wrong with it.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest (data_prep/prep_audio.py makes one)")
-    try:
-        lines = path.read_bytes().decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected UTF-8 text, found something else ({error.reason})") from None
+    lines = read_lines(path, "manifest (data_prep/prep_audio.py makes one)")
     if len(lines) < 2:
         raise ValueError(f"{path}: expected a folder and a row a file, found {len(lines)} lines")
     # a relative folder starts where the manifest lies

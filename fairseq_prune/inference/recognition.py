@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from fairseq_prune.checkpoints.loading import load_fairseq_state, load_state_dict_strictly
-from fairseq_prune.data.labelled_audio import WORD_END, letters, read_dictionary, words
+from fairseq_prune.data.labelled_audio import WORD_END, letters, words
 from fairseq_prune.inference.base import usable_device
 from fairseq_prune.models.magnitude_pruning import STATE
 from fairseq_prune.modules.hubert.convolution import (
@@ -23,6 +23,8 @@ from fairseq_prune.modules.hubert.convolution import (
     samples_of_a_frame,
 )
 from fairseq_prune.pruning.tokens import padding_mask_of
+from fairseq_prune.text.dictionaries import read_dictionary
+from fairseq_prune.text.lines import read_lines
 
 BLANK = "<s>"  # of fairseq's task audio_finetuning
 MODELS = ("wav2vec_ctc", "wav2vec_ctc_parp", "hubert_ctc", "hubert_ctc_parp")
@@ -259,10 +261,8 @@ def beam_search(
 
 
 def _read_lexicon(path) -> dict[str, str]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such lexicon")
     spelled = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path, "lexicon"), start=1):
         word, _, labels = " ".join(line.split()).partition(" ")
         if not labels:
             raise ValueError(f"{path}, line {number}: expected a word and its labels, found {line!r}")

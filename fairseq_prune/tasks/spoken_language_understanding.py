@@ -22,7 +22,8 @@ from fairseq_prune.data.slu_dataset import SpokenLanguageDataset
 from fairseq_prune.evaluation.slu_scores import CORPORA, Counts, total
 from fairseq_prune.modules.whisper.generation import WhisperGenerator, suppressed_tokens
 from fairseq_prune.tasks.sample_batches import SampleBatchesTask
-from fairseq_prune.text.byte_level_bpe import END, PAD, START, UNKNOWN, ByteLevelBPE, RowDictionary
+from fairseq_prune.text.byte_level_bpe import END, PAD, START, UNKNOWN, ByteLevelBPE
+from fairseq_prune.text.dictionaries import RowDictionary
 from fairseq_prune.text.fairseq_bpe import FairseqBPE
 
 logger = logging.getLogger(__name__)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 import torch
-from fairseq.data import Dictionary
 from tokenizers import Tokenizer
 
-from fairseq_prune.text.sentencepiece import require_same_symbols
+from fairseq_prune.text.dictionaries import RowDictionary, require_same_symbols
 
 START = "<|startoftranscript|>"
 END = "<|endoftext|>"
@@ -21,19 +20,6 @@ PAD = "<|startoflm|>"
 UNKNOWN = "<|startofprev|>"
 SPACE = "\u0120"
 TIMESTAMPS = [f"<|{hundredths / 50:.2f}|>" for hundredths in range(1501)]  # seconds, in steps of 0.02
-
-
-class RowDictionary(Dictionary):
-    """A fairseq dictionary whose special symbols lie anywhere; index i is row i of the embedding."""
-
-    def __init__(self, symbols: Sequence[str], bos: str, pad: str, eos: str, unk: str):
-        super().__init__(bos=bos, pad=pad, eos=eos, unk=unk)
-        self.symbols, self.count, self.indices = [], [], {}  # fairseq has put the special ones first
-        for symbol in symbols:
-            self.add_symbol(symbol)
-        self.bos_index, self.pad_index = self.indices[bos], self.indices[pad]
-        self.eos_index, self.unk_index = self.indices[eos], self.indices[unk]
-        self.nspecial = 0
 
 
 class ByteLevelBPE:

@@ -11,8 +11,9 @@ SLURP (Bastianelli et al. 2020) has one intent (scenario and action) and a flat 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
+
+from fairseq_prune.text.lines import read_lines
 
 INTENT, SLOT = "IN:", "SL:"
 
@@ -190,16 +191,13 @@ def read_slurp(path) -> Iterator[tuple[str, dict[str, Any], Meaning]]:
         FileNotFoundError: there is no such file.
         ValueError: names the file, the line and what is wrong with it.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"expected a JSON object, found {line.strip()[:40]!r}")
-                meaning = Meaning.from_row(row)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
-            yield where, row, meaning
+    for number, line in enumerate(read_lines(path), start=1):
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError(f"expected a JSON object, found {line.strip()[:40]!r}")
+            meaning = Meaning.from_row(row)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        yield where, row, meaning

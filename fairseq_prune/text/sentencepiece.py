@@ -12,6 +12,8 @@ import sentencepiece
 import torch
 from fairseq.data import Dictionary
 
+from fairseq_prune.text.dictionaries import read_dictionary, require_same_symbols
+
 MODEL_TYPES = ("unigram", "bpe", "char")
 
 
@@ -69,10 +71,7 @@ class SentencePieceVocabulary:
         for path in (sentencepiece_path, dictionary_path):
             if not Path(path).is_file():
                 raise FileNotFoundError(f"{path}: no such vocabulary file")
-        try:
-            symbols = Dictionary.load(str(dictionary_path)).symbols
-        except Exception as error:  # fairseq raises bare Exception, RuntimeError and ValueError here
-            raise ValueError(f"{dictionary_path}: not a fairseq dictionary: {error}") from None
+        symbols = read_dictionary(dictionary_path).symbols
         return cls(
             Path(sentencepiece_path).read_bytes(),
             symbols,
@@ -185,21 +184,6 @@ class SentencePieceVocabulary:
             ValueError: one line with the sizes and the first symbol that differs.
         """
         require_same_symbols(self, other, which)
-
-
-def require_same_symbols(mine: Any, theirs: Any, which: str) -> None:
-    """Raise ValueError unless two objects with ``name`` and ``dictionary`` have the same symbols in one order."""
-    ours, others = mine.dictionary.symbols, theirs.dictionary.symbols
-    if ours == others:
-        return
-    first = next((i for i, pair in enumerate(zip(ours, others)) if pair[0] != pair[1]), None)
-    if first is None:
-        first = min(len(ours), len(others))
-    found, expected = (repr(s[first]) if first < len(s) else "nothing" for s in (ours, others))
-    raise ValueError(
-        f"the {which} dictionary does not fit: {mine.name} has {len(ours)} symbols, {theirs.name} has "
-        f"{len(others)}; the first that differs is number {first}: {found} instead of {expected}"
-    )
 
 
 def _explain_size(message: str, size: Optional[int]) -> str:

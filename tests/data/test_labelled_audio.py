@@ -15,12 +15,11 @@ from fairseq_prune.data.labelled_audio import (
     check_labels,
     count_labels,
     letters,
-    read_dictionary,
     read_split,
     words,
-    write_dictionary,
     write_split,
 )
+from fairseq_prune.text.dictionaries import read_dictionary, write_dictionary
 
 WORD = st.text("ABC'", min_size=1, max_size=5)
 
@@ -86,5 +85,7 @@ def test_what_fairseq_would_choke_on_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train.phn: no such file of labels"):
         read_split(tmp_path, "train", "phn")
     (tmp_path / "dict.ltr.txt").write_text("A\n")
-    with pytest.raises(ValueError, match=r"dict.ltr.txt: expected a label and its count"):
+    with pytest.raises(
+        ValueError, match=r"dict.ltr.txt, line 1: expected a symbol that is new and its count, found 'A'"
+    ):
         read_dictionary(tmp_path / "dict.ltr.txt")

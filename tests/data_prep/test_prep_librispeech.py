@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from fairseq_prune.data.labelled_audio import ENGLISH_LETTERS, read_dictionary, read_split
+from fairseq_prune.data.labelled_audio import ENGLISH_LETTERS, read_split
+from fairseq_prune.text.dictionaries import read_dictionary
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
 

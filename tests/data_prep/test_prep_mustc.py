@@ -306,7 +306,7 @@ BROKEN = {
     "missing yaml": (lambda c: (c / "txt" / "train.yaml").unlink(), "train.yaml: no such file"),
     "not UTF-8": (
         lambda c: (c / "txt" / "train.de").write_bytes(b"\xff\xfe"),
-        "train.de: expected UTF-8 text",
+        "train.de, line 1: expected UTF-8 text",
     ),
     "missing split": (lambda c: shutil.rmtree(c), "vocabularies are trained on train, found only dev"),
     "missing pair": (

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from fairseq_prune.data.labelled_audio import read_dictionary, read_split
+from fairseq_prune.data.labelled_audio import read_split
 from fairseq_prune.data.manifest import check_audio, read_manifest
+from fairseq_prune.text.dictionaries import read_dictionary
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
 

@@ -127,7 +127,7 @@ def test_files_of_another_kind_are_refused(files):
     spm, dictionary = files
     with pytest.raises(ValueError, match="expected a sentencepiece model, found"):
         SentencePieceVocabulary.load(dictionary, dictionary)
-    with pytest.raises(ValueError, match=r"spm\.model: not a fairseq dictionary"):
+    with pytest.raises(ValueError, match=r"spm\.model, line \d+: expected UTF-8 text"):
         SentencePieceVocabulary.load(spm, spm)
     with pytest.raises(FileNotFoundError, match=r"absent\.txt: no such vocabulary file"):
         SentencePieceVocabulary.load(spm, dictionary.with_name("absent.txt"))
