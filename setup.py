@@ -47,6 +47,7 @@ setup(
         "soxr>=0.5,<2",
         "tokenizers>=0.14,<1",
         "tqdm>=4.64,<5",
+        "whisper-normalizer==0.1.0",  # later ones replace more words than the published one does
     ],
     extras_require={
         "bench": [*TRANSFORMERS, *ONNX, *CTRANSLATE2, "faster-whisper>=1.1,<2"],
