@@ -1,17 +1,10 @@
-"""fairseq_prune: a fairseq ``--user-dir`` that makes speech models small and fast."""
+"""fairseq_prune makes speech models small and fast: as fairseq's ``--user-dir``, in transformers, and alone.
 
-import logging
+``fairseq_prune.pruning`` and ``fairseq_prune.adapters`` need no fairseq. Models, tasks, criterions and optimizers
+register with fairseq when fairseq is in use: as a ``--user-dir``, where fairseq was imported before this package, or
+by ``import fairseq_prune.tasks`` (or ``models``, ``criterions``, ``optim``).
+"""
 
-# fairseq asks for tensorboardX, which nothing here needs, while it is imported
-logging.getLogger("fairseq.tasks.text_to_speech").addFilter(
-    lambda record: "tensorboardX" not in str(record.msg)
-)
+from fairseq_prune import registration
 
-from fairseq_prune import compat, errors  # noqa: E402
-
-compat.install()
-errors.install()
-
-from fairseq_prune import criterions, models, optim, tasks  # noqa: E402
-
-__all__ = ["criterions", "models", "optim", "tasks"]
+registration.begin()

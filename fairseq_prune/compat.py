@@ -1,4 +1,4 @@
-"""The one file that knows fairseq, torch, numpy and omegaconf versions."""
+"""The one file that knows fairseq, torch, numpy and omegaconf versions; to import it mends fairseq (`install`)."""
 
 import argparse
 import ast
@@ -369,3 +369,6 @@ def stop_background_loading():
             while thread.is_alive():
                 with contextlib.suppress(queue.Empty):
                     thread._queue.get(timeout=0.01)  # room, should it wait for some
+
+
+install()

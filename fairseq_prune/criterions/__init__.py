@@ -1,7 +1,5 @@
-"""Importing this package registers everything in it with fairseq."""
+"""Importing this package registers everything in it, and in its neighbours, with fairseq."""
 
-from importlib import import_module
-from pkgutil import iter_modules
+from fairseq_prune.registration import register
 
-for module in iter_modules(__path__):
-    import_module(f"{__name__}.{module.name}")
+register()

@@ -1,0 +1,1 @@
+"""Other hosts of the algorithms; nothing here needs fairseq."""
