@@ -18,6 +18,13 @@ import torch
 from _cli import PlainParser, positive, run
 from tqdm import tqdm
 
+from fairseq_prune.benchmarks.calibration import (
+    attention_received,
+    encoder_macs,
+    keeping,
+    layer_costs,
+    lost_attention,
+)
 from fairseq_prune.benchmarks.report import table
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import (
@@ -29,13 +36,6 @@ from fairseq_prune.data.audio import read_audio
 from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import check_audio, read_manifest
 from fairseq_prune.data.waveform_manifest import read_waveform_manifest
-from fairseq_prune.inference.calibration import (
-    attention_received,
-    encoder_macs,
-    keeping,
-    layer_costs,
-    lost_attention,
-)
 from fairseq_prune.inference.translation import Translator
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.pruning.planning import plan_keep_ratios

@@ -21,7 +21,8 @@ from fairseq_prune.data.labelled_audio import check_labels, read_split
 from fairseq_prune.data.pauses import cut_at_pauses
 from fairseq_prune.evaluation.error_rates import character_error_rate, phone_error_rate, word_error_rate
 from fairseq_prune.evaluation.timit_phones import PHONES
-from fairseq_prune.inference.recognition import Recognizer, beam_search
+from fairseq_prune.inference.ctc_decoding import beam_search
+from fairseq_prune.inference.recognition import Recognizer
 
 
 def main(args):

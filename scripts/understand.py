@@ -13,6 +13,7 @@ from _cli import PlainParser, overrides, positive, run
 from fairseq_prune.checkpoints.whisper.onnx import OnnxWhisper
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.log_mel import MAX_SAMPLES, log_mel
+from fairseq_prune.inference.base import is_silent
 from fairseq_prune.inference.understanding import Understander
 from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
 from fairseq_prune.text.meanings import parse
@@ -37,7 +38,10 @@ def onnx_texts(folder, waveforms) -> list[str]:
     """What an exported model writes of each waveform (samples,)."""
     model, tokenizer = OnnxWhisper(folder), ByteLevelBPE.load(folder)
     bins = model.config["mel_bins"]
-    return [tokenizer.decode(model.generate(log_mel(waveform, bins))) for waveform in waveforms]
+    return [
+        "" if is_silent(waveform) else tokenizer.decode(model.generate(log_mel(waveform, bins)))
+        for waveform in waveforms
+    ]
 
 
 def as_json(path, text: str) -> dict:
@@ -51,7 +55,9 @@ def as_json(path, text: str) -> dict:
 def main(args):
     waveforms = [read_command(path) for path in args.audio]
     if args.checkpoint:
-        model = Understander(args.checkpoint, args.model_overrides, args.beam, device=args.device)
+        model = Understander(
+            args.checkpoint, args.model_overrides, args.beam, device=args.device, half=args.fp16
+        )
         texts = model.texts(waveforms, args.batch_size)
     else:
         texts = onnx_texts(args.onnx, waveforms)
@@ -73,6 +79,7 @@ if __name__ == "__main__":
     add("--beam", type=positive(int), default=1, help="beam size (default: 1)")
     add("--batch-size", type=positive(int), default=8, help="utterances at a time (default: 8)")
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add("--fp16", action="store_true", help="float16, for GPUs")
     add(
         "--model-overrides",
         type=overrides,

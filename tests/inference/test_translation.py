@@ -66,6 +66,13 @@ def test_texts_are_in_the_order_of_the_waveforms_whatever_the_batch_size(texts_o
 
 
 @pytest.mark.parametrize("texts_of", ["translate", "recognize"])
+def test_digital_silence_has_no_text(texts_of, translator, waveforms):
+    method = getattr(translator, texts_of)
+    spoken = method(waveforms[:1])[0]
+    assert method([torch.zeros(16000), waveforms[0], torch.full((16000,), 0.5)]) == ["", spoken, ""]
+
+
+@pytest.mark.parametrize("texts_of", ["translate", "recognize"])
 def test_waveforms_without_a_frame_have_no_text(texts_of, translator, waveforms):
     method = getattr(translator, texts_of)
     scraps = [torch.zeros(0), torch.zeros(FIRST_FRAME - 1)]

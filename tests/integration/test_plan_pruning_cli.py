@@ -6,7 +6,7 @@ import pytest
 from command_lines import ROOT
 
 PRELOAD = (
-    "fairseq_prune.inference.translation fairseq_prune.benchmarks.report fairseq_prune.inference.calibration"
+    "fairseq_prune.inference.translation fairseq_prune.benchmarks.report fairseq_prune.benchmarks.calibration"
 )
 SCRIPT = ROOT / "scripts" / "plan_pruning.py"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hubert_models import SAMPLES, make_hubert
 
-from fairseq_prune.inference.calibration import attention_received, encoder_macs, keeping, layer_costs
+from fairseq_prune.benchmarks.calibration import attention_received, encoder_macs, keeping, layer_costs
 
 SHARES = torch.tensor([0.5, 0.75, 1.0], dtype=torch.float64)
 

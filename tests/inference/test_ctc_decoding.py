@@ -4,7 +4,7 @@ import pytest
 import torch
 from fairseq.data import Dictionary
 
-from fairseq_prune.inference.recognition import beam_search
+from fairseq_prune.inference.ctc_decoding import beam_search
 
 ARPA = """\\data\\
 ngram 1=5
