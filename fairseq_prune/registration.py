@@ -39,7 +39,7 @@ def register() -> None:
         raise ModuleNotFoundError(f"this needs fairseq: pip install '{PACKAGE}[fairseq]'", name="fairseq")
     _in_progress = True
     try:
-        for mended in ("compat", "errors"):
+        for mended in ("compat", "errors", "patches"):
             importlib.import_module(f"{PACKAGE}.{mended}").install()
         for folder in FOLDERS:
             package = importlib.import_module(f"{PACKAGE}.{folder}")

@@ -1,0 +1,12 @@
+"""What fairseq does otherwise once this package is loaded; one thing a file.
+
+Differences between versions of fairseq and torch are in compat.py. What is here is about all versions.
+"""
+
+from fairseq_prune.patches import resuming, saving
+
+
+def install() -> None:
+    """Change fairseq; safe to call again."""
+    saving.install()
+    resuming.install()
