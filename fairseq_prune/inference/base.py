@@ -10,6 +10,7 @@ from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 from tqdm import tqdm
 
+import fairseq_prune.tasks  # noqa: F401  (registers models and tasks, which checkpoints name)
 from fairseq_prune.checkpoints.loading import load_fairseq_state, load_state_dict_strictly
 
 SILENCE = 2**-16  # half of the smallest step of 16-bit audio

@@ -1,5 +1,8 @@
 """What all pipelines share: batches by length, silence, precision."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -51,3 +54,13 @@ def test_every_pipeline_refuses_half_precision_on_the_processor(kind):
     assert issubclass(kind, Pipeline)
     with pytest.raises(ValueError, match="float16 needs a GPU, found device cpu"):
         kind("none.pt", half=True)
+
+
+def test_a_pipeline_alone_registers_the_models_that_checkpoints_name():
+    code = (
+        "from fairseq_prune.inference.base import Pipeline\n"
+        "from fairseq import models, tasks\n"
+        "assert {'speech_translation', 'spoken_language_understanding'} <= set(tasks.TASK_REGISTRY)\n"
+        "assert {'whisper', 'hubert_deltalm'} <= set(models.MODEL_REGISTRY)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
