@@ -1,13 +1,19 @@
-"""Bad input under fairseq's command lines ends in one line instead of a traceback."""
+"""Bad input ends in one line instead of a traceback, under fairseq's command lines and under ours."""
 
 import os
+import re
 import sys
 import traceback
 from pathlib import Path
 
-PACKAGE = str(Path(__file__).parent) + os.sep
-BAD_INPUT = (ValueError, FileNotFoundError)
+# whose refusals are lines for users: this package's, and those that fairseq writes of files and options
+OURS = str(Path(__file__).parent) + os.sep
+FAIRSEQ = re.compile(r".*[/\\]fairseq[/\\](checkpoint_utils|data[/\\]data_utils)\.py")
+BAD_INPUT = (ValueError, OSError)
 SHOW = "FAIRSEQ_PRUNE_TRACEBACK"
+# what no code of ours has raised, and what still is no fault of the program: an audio library's or torch's refusal
+# (both are RuntimeErrors), and too little memory
+AT_THE_EDGE = (OSError, ValueError, RuntimeError, MemoryError)
 
 
 def install() -> None:
@@ -15,15 +21,43 @@ def install() -> None:
 
     Set the environment variable FAIRSEQ_PRUNE_TRACEBACK=1 to see where it was raised.
     """
-    if Path(sys.argv[0]).name.startswith("fairseq-") and not os.environ.get(SHOW):
+    program = Path(sys.argv[0])
+    is_fairseqs = program.name.startswith("fairseq-") or program.parent.name == "fairseq_cli"
+    if is_fairseqs and not os.environ.get(SHOW):
         sys.excepthook = _one_line
         os.environ["HYDRA_FULL_ERROR"] = "1"  # or else hydra prints a traceback of its own, and exits
 
 
+def line(error) -> str:
+    """What the edge of a command line prints of an exception: one line."""
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return f"error: not enough memory ({in_short(error)})"
+    if isinstance(error, BAD_INPUT) or type(error).__name__ == "LibsndfileError":
+        return f"error: {' '.join(str(error).split())}"
+    return f"error: {in_short(error)}; {SHOW}=1 shows where"
+
+
+def in_short(error) -> str:
+    """The kind of an exception and what it says, 300 characters at most: torch writes pages."""
+    said = " ".join(str(error).split())
+    said = re.split(r"(?<=[^.])\. ", said)[0]
+    return f"{type(error).__name__}: {said[:300]}" if said else type(error).__name__
+
+
+def is_ours(error) -> bool:
+    """Whether an exception tells a user what is wrong with the input."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not isinstance(error, BAD_INPUT):
+        return False
+    return frames[-1].filename.startswith(OURS) or FAIRSEQ.fullmatch(frames[-1].filename) is not None
+
+
 def _one_line(kind, error, trace) -> None:
-    refusal = next(filter(_is_ours, _chain(error)), None)
+    refusal = next(filter(is_ours, _chain(error)), None)
     if refusal is not None:
-        print(f"error: {refusal}", file=sys.stderr)
+        print(line(refusal), file=sys.stderr)
+    elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        print(line(error), file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -33,8 +67,3 @@ def _chain(error):
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _is_ours(error) -> bool:
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, BAD_INPUT) and bool(frames) and frames[-1].filename.startswith(PACKAGE)

@@ -16,7 +16,7 @@ logging.disable(logging.INFO)
 warnings.filterwarnings("ignore", category=FutureWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="torch")
 
-from fairseq_prune.errors import SHOW  # noqa: E402
+from fairseq_prune.errors import AT_THE_EDGE, SHOW, line  # noqa: E402
 from fairseq_prune.inference.translation import Translator  # noqa: E402
 
 
@@ -113,8 +113,8 @@ def run(main, parser: PlainParser) -> None:
     args = parser.parse_args()
     try:
         main(args)
-    except (OSError, ValueError) as error:
+    except AT_THE_EDGE as error:
         if os.environ.get(SHOW):
             raise
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        print(line(error), file=sys.stderr)
         sys.exit(2)

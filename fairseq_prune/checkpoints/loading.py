@@ -1,6 +1,5 @@
 """Reading checkpoint files without running code from them, and strict loading with readable errors."""
 
-import re
 from argparse import Namespace
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_prune import compat
+from fairseq_prune.checkpoints.integrity import check_records
 from fairseq_prune.checkpoints.sparse import STATE
+from fairseq_prune.errors import in_short, is_ours
 
 
 def load_checkpoint_file(path, mmap=False):
@@ -28,12 +29,14 @@ def load_checkpoint_file(path, mmap=False):
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint, a broken one, or one that asks for another class (named in the error).
+        ValueError: not a checkpoint, a broken one (the damaged record is named), or one that asks for another class
+            (named, too).
     """
-    with _readable_errors(path):
+    with readable_errors(path):
         if Path(path).suffix == ".safetensors":
             checkpoint = safetensors.torch.load_file(path)
         else:
+            check_records(path)
             checkpoint = compat.load_weights_only(path, mmap=mmap)
     if not isinstance(checkpoint, dict):
         raise ValueError(f"{path}: holds a {type(checkpoint).__name__}, expected a dict")
@@ -54,7 +57,7 @@ def load_fairseq_state(path, overrides=None):
         FileNotFoundError: no such file.
         ValueError: as for `load_checkpoint_file`, not a checkpoint of fairseq, or an override that it has not.
     """
-    with _readable_errors(path):
+    with readable_errors(path):
         state = checkpoint_utils.load_checkpoint_to_cpu(str(path))
     cfg, state["args"] = state.get("cfg"), None  # fairseq has turned the args of old files into a cfg
     if cfg is None:
@@ -95,7 +98,7 @@ def _as_dict(section, path):
 
 
 @contextmanager
-def _readable_errors(path):
+def readable_errors(path):
     """Whatever goes wrong in reading becomes one line with the path."""
     path = Path(path)
     if not path.exists():
@@ -104,15 +107,12 @@ def _readable_errors(path):
         raise ValueError(f"{path}: found a directory, expected a checkpoint file")
     try:
         yield
-    except compat.RefusedGlobal:
-        raise
     except MemoryError as error:  # a damaged length asks for as much, too
         raise ValueError(f"{path}: does not fit into memory, or is broken") from error
     except Exception as error:  # a broken file can fail in any way
-        reason = re.split(r"\n|\. ", str(error).strip())[0]
-        raise ValueError(
-            f"{path}: no checkpoint, or a broken one ({type(error).__name__}: {reason})"
-        ) from error
+        if is_ours(error):
+            raise
+        raise ValueError(f"{path}: no checkpoint, or a broken one ({in_short(error)})") from error
 
 
 def load_state_dict_strictly(module, state_dict, path):

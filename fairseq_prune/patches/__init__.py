@@ -3,10 +3,11 @@
 Differences between versions of fairseq and torch are in compat.py. What is here is about all versions.
 """
 
-from fairseq_prune.patches import resuming, saving
+from fairseq_prune.patches import reading, resuming, saving
 
 
 def install() -> None:
     """Change fairseq; safe to call again."""
     saving.install()
+    reading.install()
     resuming.install()

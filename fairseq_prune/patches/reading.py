@@ -1,0 +1,102 @@
+"""What is wrong with a checkpoint that fairseq is to read is one line that names the file.
+
+Damaged and foreign files end in tracebacks of many kinds otherwise, or are read as if nothing were wrong.
+"""
+
+import functools
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from fairseq import checkpoint_utils
+from fairseq.models.hubert.hubert_asr import HubertEncoder
+from fairseq.models.wav2vec.wav2vec2_asr import Wav2VecEncoder
+from fairseq.trainer import Trainer
+
+from fairseq_prune.checkpoints.integrity import check_records
+from fairseq_prune.checkpoints.loading import model_and_task_options, readable_errors
+from fairseq_prune.checkpoints.sizes import check_sizes
+from fairseq_prune.errors import in_short, is_ours
+
+
+def install() -> None:
+    """Check what fairseq loads; safe to call again."""
+    if hasattr(checkpoint_utils.load_checkpoint_to_cpu, "checks"):
+        return
+    checkpoint_utils.load_checkpoint_to_cpu = _checked(checkpoint_utils.load_checkpoint_to_cpu)
+    checkpoint_utils.load_model_ensemble_and_task = _use(
+        checkpoint_utils.load_model_ensemble_and_task, lambda filenames, *_, **__: ":".join(filenames)
+    )
+    Trainer.load_checkpoint = _use(Trainer.load_checkpoint, lambda trainer, filename, *_, **__: filename)
+    checkpoint_utils.load_checkpoint = _refuse_missing(checkpoint_utils.load_checkpoint)
+    for encoder in (Wav2VecEncoder, HubertEncoder):
+        encoder.__init__ = _use(encoder.__init__, lambda encoder, cfg, *_, **__: cfg.w2v_path)
+
+
+def _checked(load_checkpoint_to_cpu):
+    @functools.wraps(load_checkpoint_to_cpu)
+    def load(path, *args, **options):
+        if checkpoint_utils.PathManager.path_requires_pathmanager(path):  # not on this machine
+            return load_checkpoint_to_cpu(path, *args, **options)
+        with readable_errors(path):
+            check_records(path)
+            state = load_checkpoint_to_cpu(path, *args, **options)
+            if state.get("cfg") or state.get("args"):
+                check_sizes(model_and_task_options(state, path)[0], path)
+        return state
+
+    load.checks = True
+    upgrade = checkpoint_utils._upgrade_state_dict
+    checkpoint_utils._upgrade_state_dict = functools.wraps(upgrade)(lambda state: upgrade(_of_fairseq(state)))
+    return load
+
+
+def _of_fairseq(state):
+    """A file's content before fairseq brings it up to date."""
+    if not isinstance(state, Mapping) or not isinstance(state.get("model"), Mapping):
+        found = list(state)[:5] if isinstance(state, Mapping) else type(state).__name__
+        raise TypeError(f"found {found}, expected the weights of a model under 'model'")
+    return state
+
+
+@contextmanager
+def _told(path):
+    try:
+        yield
+    except Exception as error:
+        if is_ours(error):
+            raise
+        first = _first(error)
+        if is_ours(first):
+            raise first from None
+        raise ValueError(f"{path}: cannot be used here ({in_short(first)})") from error
+
+
+def _first(error):
+    """The exception that others were raised after."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _use(function, path_of):
+    """A function that builds a model from a checkpoint and gives it its weights."""
+
+    @functools.wraps(function)
+    def use(*args, **options):
+        with _told(path_of(*args, **options)):
+            return function(*args, **options)
+
+    return use
+
+
+def _refuse_missing(load_checkpoint):
+    @functools.wraps(load_checkpoint)
+    def load(cfg, trainer, **options):
+        name, given = cfg.restore_file, cfg.restore_file != "checkpoint_last.pt"
+        if given and not trainer.checkpoint_suffix and "://" not in name and not Path(name).is_file():
+            # fairseq begins anew, without a word of warning
+            raise FileNotFoundError(f"--restore-file {name}: no such checkpoint")
+        return load_checkpoint(cfg, trainer, **options)
+
+    return load
