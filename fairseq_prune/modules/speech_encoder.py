@@ -8,6 +8,7 @@ from fairseq.models import FairseqEncoder
 from fairseq.modules import LayerNorm, SinusoidalPositionalEmbedding
 from torch import Tensor, nn
 
+from fairseq_prune.modules.constant_frames import rest_in_constant_frames
 from fairseq_prune.modules.deltalm.model import DeltaLMEncoder
 from fairseq_prune.modules.hubert.convolution import ConvAdaptor, conv_output_length
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
@@ -49,6 +50,7 @@ class SpeechEncoder(FairseqEncoder):
         self.freeze_updates = freeze_updates
         self.num_updates = 0
         self.register_buffer("_position_table", torch.empty(0), persistent=False)
+        rest_in_constant_frames(self)
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq's trainer; ends the freezing of HuBERT."""

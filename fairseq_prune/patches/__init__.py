@@ -3,7 +3,7 @@
 Differences between versions of fairseq and torch are in compat.py. What is here is about all versions.
 """
 
-from fairseq_prune.patches import reading, resuming, saving
+from fairseq_prune.patches import nan_detector, reading, resuming, saving
 
 
 def install() -> None:
@@ -11,3 +11,4 @@ def install() -> None:
     saving.install()
     reading.install()
     resuming.install()
+    nan_detector.install()

@@ -1,6 +1,13 @@
 """Trainings that are killed at random moments, most of them inside a save, end as if nothing had happened."""
 
+import random
+
 import pytest
+import torch
+from command_lines import BIN, train_arguments
+from distillation_data import distil_arguments, write_data
+from pretrained_recogniser import save_wav2vec, write_corpus
+from test_parp_cli import arguments, last
 
 pytestmark = pytest.mark.slow
 PRELOAD = "fairseq_cli.hydra_train"

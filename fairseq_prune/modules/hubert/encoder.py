@@ -11,6 +11,7 @@ from fairseq.modules import GradMultiply
 from torch import Tensor, nn
 
 from fairseq_prune.modules import onednn
+from fairseq_prune.modules.constant_frames import rest_in_constant_frames
 from fairseq_prune.modules.frames import Frames, TokenPruning
 from fairseq_prune.modules.hubert.attention import self_attention
 from fairseq_prune.modules.hubert.convolution import (
@@ -74,6 +75,7 @@ class TokenPrunedHubert(HubertModel):
         self.normalize = normalize
         self.pad_invariant = pad_invariant
         self.num_updates: Optional[int] = None  # unknown: the warm-up is over
+        rest_in_constant_frames(self)
 
     @property
     def _convs(self):

@@ -9,6 +9,7 @@ import torch
 from fairseq.models.hubert import HubertConfig
 from torch import Tensor, nn
 
+from fairseq_prune.modules.constant_frames import rest_in_constant_frames
 from fairseq_prune.modules.frames import Frames
 from fairseq_prune.modules.gated_layers import GatedConv1d, GatedLinear, OpenChannelNorm
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
@@ -114,6 +115,7 @@ class GatedHubert(TokenPrunedHubert):
                 layer.self_attn.out_proj = GatedLinear(layer.self_attn.out_proj)
             if units:
                 layer.fc2 = GatedLinear(layer.fc2)
+        rest_in_constant_frames(self)
 
     def _gate(self, kind: str, index: int) -> Optional[HardConcrete]:
         return self.gates[kind][str(index)] if kind in self.gates and str(index) in self.gates[kind] else None
