@@ -8,40 +8,32 @@ leaves nothing.
     python scripts/export.py --checkpoint whisper.pt --format hf --out whisper_hf
 """
 
-from importlib import import_module
 from pathlib import Path
 
 from _cli import PlainParser, complete, run
 from fairseq import checkpoint_utils
 
+from fairseq_prune.checkpoints.formats import formats_of
 from fairseq_prune.checkpoints.loading import load_fairseq_state
-
-EXPORTERS = {"whisper": "fairseq_prune.checkpoints.whisper.export"}  # models whose names begin so
-INT8_FORMATS = ("onnx", "ctranslate2")
-ENCODER_EXPORTER = "fairseq_prune.checkpoints.hubert.export"  # all others have an encoder of HuBERT's kind
-
-
-def formats_of(model_name):
-    """{format: function that writes it}, of the kind of model."""
-    kind = next((kind for kind in EXPORTERS if model_name.startswith(kind)), None)
-    return import_module(EXPORTERS.get(kind, ENCODER_EXPORTER)).FORMATS
 
 
 def main(args):
     with complete(args.out, args.overwrite) as written:
         state = load_fairseq_state(args.checkpoint)
-        formats = formats_of(state["cfg"].model._name)
+        try:
+            formats = formats_of(state["cfg"].model._name)
+        except ValueError as error:
+            raise ValueError(f"{args.checkpoint}: {error}") from None
         if args.format not in formats:
             raise ValueError(
                 f"--format: found {args.format!r}, expected one of {', '.join(formats)} for {args.checkpoint},"
                 f" a model {state['cfg'].model._name!r}"
             )
-        if args.int8 and args.format not in INT8_FORMATS:
-            raise ValueError(
-                f"--int8: found with --format {args.format}, expected {' or '.join(INT8_FORMATS)}"
-            )
+        if args.int8 and not formats[args.format].int8:
+            able = " or ".join(name for name, row in formats.items() if row.int8)
+            raise ValueError(f"--int8: found with --format {args.format}, expected {able}")
         [model], _, task = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], state=state)
-        formats[args.format](model.eval(), task, written, args)
+        formats[args.format].write(model.eval(), task, written, args)
     print(f"{args.out}: {args.format}, loaded back with equal outputs")
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_prune.checkpoints.extras import import_extra, quiet
+from fairseq_prune.checkpoints.formats import export_format
 from fairseq_prune.checkpoints.hubert.dphubert import (
     check_plain,
     dphubert_file,
@@ -20,6 +21,7 @@ from fairseq_prune.modules.hubert.convolution import normalize_waveform
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 from fairseq_prune.modules.hubert.gated import GatedHubert
 
+ENCODERS = ("pruned_hubert", "wavlm", "dphubert")  # models that are an encoder alone, or distil one
 SAMPLES = 16_000  # of the utterance that is compared
 TOLERANCE = 1e-4  # of the last layer, relative to its norm
 USE_ANOTHER = "use --format dphubert or onnx, which take any shape"
@@ -43,6 +45,7 @@ def encoder_of(model: nn.Module) -> TokenPrunedHubert:
     return encoder.float().eval()
 
 
+@export_format("dphubert", ENCODERS)
 def export_dphubert(model, task, out: Path, options=None) -> None:
     """Write a file in the layout of the published DPHuBERT code (`checkpoints.dphubert_file`)."""
     encoder = encoder_of(model)
@@ -55,6 +58,7 @@ def export_dphubert(model, task, out: Path, options=None) -> None:
         require_equal(back(waveform, [SAMPLES]).x, expected_output(encoder, waveform), out)
 
 
+@export_format("torchaudio", ENCODERS)
 def export_torchaudio(model, task, out: Path, options=None) -> None:
     """Write {"config", "state_dict", "normalize_waveform"}, for `torchaudio.models.wav2vec2_model(**config)`.
 
@@ -83,6 +87,7 @@ def export_torchaudio(model, task, out: Path, options=None) -> None:
         require_equal(back(source)[0], expected_output(encoder, waveform), out)
 
 
+@export_format("hf", ENCODERS)
 def export_huggingface(model, task, out: Path, options=None) -> None:
     """Write a folder that `HubertModel.from_pretrained` of transformers loads, with its feature extractor.
 
@@ -138,12 +143,10 @@ def export_huggingface(model, task, out: Path, options=None) -> None:
         require_equal(back(source).last_hidden_state, expected_output(encoder, waveform), out)
 
 
-FORMATS = {
-    "dphubert": export_dphubert,
-    "torchaudio": export_torchaudio,
-    "hf": export_huggingface,
-    "onnx": lambda model, task, out, options: export_onnx(encoder_of(model), out, options.int8),
-}
+@export_format("onnx", ENCODERS, int8=True)
+def export_graph(model, task, out: Path, options) -> None:
+    """Write an ONNX file, as `export_onnx` says."""
+    export_onnx(encoder_of(model), out, options.int8)
 
 
 def uniform_shape(encoder: TokenPrunedHubert, library: str) -> tuple[int, int]:

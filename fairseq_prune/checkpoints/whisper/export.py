@@ -1,7 +1,7 @@
 """A Whisper of ours in the formats of other libraries; each is loaded there and compared before the writer returns.
 
 Hugging Face's library and CTranslate2 (faster-whisper) fill every clip up to the whole context, as published; only the
-ONNX export (`checkpoints.whisper_onnx`) knows the clip's own length.
+ONNX export (`checkpoints.whisper.onnx`) knows the clip's own length.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fairseq_prune.checkpoints.extras import import_extra, quiet
-from fairseq_prune.checkpoints.whisper.onnx import export_onnx
+from fairseq_prune.checkpoints.formats import export_format
 from fairseq_prune.modules.whisper.generation import WhisperGenerator, suppressed_tokens
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ COMPARED_TOKENS = 10  # of twice as many that are generated: libraries count the
 TOLERANCE = 1e-3  # of logits
 
 
+@export_format("hf", ("whisper*",))
 def export_huggingface(model, task, out: Path, options=None) -> None:
     """Write a folder that `WhisperForConditionalGeneration` and `WhisperProcessor` of transformers load.
 
@@ -60,6 +61,7 @@ def export_huggingface(model, task, out: Path, options=None) -> None:
     _compare_huggingface(transformers, model, task, out)
 
 
+@export_format("ctranslate2", ("whisper*",), int8=True)
 def export_ctranslate2(model, task, out: Path, options) -> None:
     """Write a folder that CTranslate2 and faster-whisper load; float32, or 8 bits with ``options.int8``.
 
@@ -87,9 +89,6 @@ def export_ctranslate2(model, task, out: Path, options) -> None:
         suppress_blank=bool(_suppressed(task)[1]),
     )[0].sequences_ids[0]
     _require_same_text(found, _greedy(model, task, features), task, "CTranslate2", exactly=not int8)
-
-
-FORMATS = {"hf": export_huggingface, "ctranslate2": export_ctranslate2, "onnx": export_onnx}
 
 
 def _config(transformers, model, task) -> Any:

@@ -15,6 +15,7 @@ import torchaudio
 from torch import Tensor, nn
 
 from fairseq_prune.checkpoints.extras import import_extra, quiet
+from fairseq_prune.checkpoints.formats import export_format
 from fairseq_prune.checkpoints.whisper.runtime import (
     CONFIG,
     DECODER,
@@ -67,6 +68,7 @@ class TokenDecoder(nn.Module):
         return logits, torch.stack([p.keys for p in cache.past]), torch.stack([p.values for p in cache.past])
 
 
+@export_format("onnx", ("whisper*",), int8=True)
 def export_onnx(model, task, out: Path, options) -> None:
     """Write a folder for `whisper_runtime.OnnxWhisper`: two graphs, tokenizer, mel filters, and what it must know.
 

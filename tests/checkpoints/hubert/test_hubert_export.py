@@ -9,8 +9,8 @@ from fairseq.models.hubert import HubertConfig
 from small_encoder import CHANNELS, make_encoder
 from tones import SMALL_HUBERT, write_hubert
 
+from fairseq_prune.checkpoints.formats import formats_of
 from fairseq_prune.checkpoints.hubert.dphubert import dphubert_file
-from fairseq_prune.checkpoints.hubert.export import FORMATS
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.modules.hubert.architecture import build_encoder
@@ -31,7 +31,7 @@ def outputs(encoder, waveform):
 
 
 def export(encoder, name, out):
-    FORMATS[name](encoder, None, out, OPTIONS)
+    formats_of("pruned_hubert")[name].write(encoder, None, out, OPTIONS)
     return out
 
 

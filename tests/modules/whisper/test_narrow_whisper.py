@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_whisper import SIZES, clips, small_whisper
 
-from fairseq_prune.checkpoints.whisper.export import FORMATS
+from fairseq_prune.checkpoints.whisper.export import export_huggingface
 from fairseq_prune.pruning.widths import fewer_heads, fewer_units
 
 UNITS, HEADS, HEAD_DIM = 20, 3, SIZES["embed_dim"] // SIZES["attention_heads"]
@@ -80,4 +80,4 @@ def test_what_needs_all_heads_refuses_fewer(whole, tmp_path):
     with pytest.raises(
         ValueError, match="found 3 heads of 8 dimensions, expected as many as the width 32 has"
     ):
-        FORMATS["hf"](small, None, tmp_path / "out")
+        export_huggingface(small, None, tmp_path / "out")
