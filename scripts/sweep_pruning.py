@@ -10,17 +10,17 @@ sentences of the domain that have nothing to do with the audio: the translations
 """
 
 import dataclasses
-import time
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-import sacrebleu
 import torch
 from _cli import Parser, load_translator, positive, run
+from sacrebleu.metrics import BLEU, CHRF
 from tqdm import tqdm
 
+from fairseq_prune.benchmarks.stages import clock
+from fairseq_prune.benchmarks.sweep_picture import plot_sweep
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import check_audio, read_manifest
@@ -29,8 +29,7 @@ from fairseq_prune.modules.hubert.encoder import TokenPruning
 from fairseq_prune.pruning.schedules import check_keep_ratio, layer_keep_ratios
 from fairseq_prune.pruning.tokens import CRITERIA
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+RESAMPLED = 1000  # test sets that the intervals are taken from
 
 
 @dataclasses.dataclass
@@ -58,7 +57,10 @@ class Setting:
 
 
 def settings_of(args):
-    """The rows that the options ask for; the first is what the others are compared with."""
+    """The rows that the options ask for, and how many of them, at the end, are trials of keep ratios.
+
+    The first row is what the others are compared with.
+    """
     paths = [Path(path).resolve() for path in args.checkpoint]
     names = [path.parent.name for path in paths]
     if len(set(names)) < len(names):
@@ -76,7 +78,8 @@ def settings_of(args):
     if 1.0 in args.keep_ratios and settings[0].criterion != "none":
         settings.insert(0, trial(1.0, own.criterion))
     pruned = [ratio for ratio in args.keep_ratios if ratio < 1.0]
-    return settings + [trial(ratio, criterion) for criterion in args.criteria for ratio in pruned]
+    trials = [trial(ratio, criterion) for criterion in args.criteria for ratio in pruned]
+    return settings + trials, len(trials)
 
 
 def quality(setting, waveforms, utterances, batch_size, progress):
@@ -99,12 +102,16 @@ def exact(hypotheses, references):
 
 
 def scores(hypotheses, references):
-    """sacrebleu's BLEU and chrF, and the share of exact translations."""
-    return {
-        "BLEU": sacrebleu.corpus_bleu(hypotheses, [references]).score,
-        "chrF": sacrebleu.corpus_chrf(hypotheses, [references]).score,
-        "exact %": exact(hypotheses, references),
-    }
+    """sacrebleu's BLEU and chrF with their 95 % intervals, and the share of exact translations."""
+    row = {}
+    for name, metric in (("BLEU", BLEU()), ("chrF", CHRF())):
+        found = metric.corpus_score(hypotheses, [references], n_bootstrap=RESAMPLED)
+        row[name] = found.score
+        if len(references) > 1:
+            row[f"{name} low"], row[f"{name} high"] = found._mean - found._ci, found._mean + found._ci
+        else:
+            row[f"{name} low"] = row[f"{name} high"] = found.score
+    return {**row, "exact %": exact(hypotheses, references)}
 
 
 def frames_and_macs(setting, waveforms):
@@ -114,13 +121,6 @@ def frames_and_macs(setting, waveforms):
     counts = np.sum([translator.hubert.frame_counts(n) for n in lengths], axis=0)
     macs = sum(translator.hubert.macs(n)["total"] for n in lengths)
     return {"frames kept %": 100 * counts[-1] / counts[0], "encoder MACs": macs}
-
-
-def clock(device):
-    """Seconds, after all work of the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 @torch.inference_mode()
@@ -142,32 +142,9 @@ def seconds(settings, waveforms, batch_size, repeats):
     return np.median(times, axis=0)
 
 
-def plot(table, out):
-    """BLEU and chrF against the encoder's MACs: a point for each checkpoint, a line for each criterion."""
-    fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), layout="constrained")
-    for score, ax in zip(("BLEU", "chrF"), axes):
-        for (model, criterion), rows in table.groupby(["model", "criterion"], sort=False):
-            line = model == table["model"][0] and 0 not in rows.index
-            if line:
-                rows = pd.concat([table[:1], rows])  # where nothing more is pruned
-            ax.plot(
-                rows["encoder MACs"],
-                rows[score],
-                "o-",
-                markersize=4,
-                zorder=2 if line else 3,
-                label=f"{model}, {criterion}",
-            )
-        ax.set_xlabel("encoder MACs, share of the first row")
-        ax.set_ylabel(score)
-        ax.grid(alpha=0.3)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    fig.savefig(out, dpi=200)
-    plt.close(fig)
-
-
 def markdown(table):
-    """The table as markdown."""
+    """The table as markdown, without the ends of intervals, which sweep.csv has."""
+    table = table[[name for name in table.columns if not name.endswith((" low", " high"))]]
     cells = [list(table.columns)] + [["---"] * len(table.columns)]
     for row in table.itertuples(index=False):
         cells.append([text_of(name, value) for name, value in zip(table.columns, row)])
@@ -190,7 +167,7 @@ def main(args):
     config = DataConfig.load(args.data)
     utterances = read_manifest(config.manifest(args.split))[: args.max_utterances]
     check_audio(utterances, config.audio_folder)
-    settings = settings_of(args)
+    settings, trials = settings_of(args)
     waveforms = [
         torch.from_numpy(read_audio(config.audio_folder / u.audio, u.offset, u.n_frames)) for u in utterances
     ]
@@ -206,7 +183,7 @@ def main(args):
     table = pd.DataFrame(rows)
     table["encoder MACs"] /= table["encoder MACs"][0]
     table[["encoder time", "total time"]] = timed / timed[0]
-    plot(table, args.out / "sweep.png")
+    plot_sweep(table, trials, args.out / "sweep.png")
     half = len(utterances) // 2
     if half:  # a single utterance has no other
         others = translations[0][half:] + translations[0][:half]

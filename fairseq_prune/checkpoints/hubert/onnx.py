@@ -8,8 +8,9 @@ from fairseq.modules import Fp32GroupNorm
 from torch import Tensor, nn
 
 from fairseq_prune.checkpoints.extras import import_extra, quiet
+from fairseq_prune.checkpoints.onnx_quantization import quantize
 from fairseq_prune.modules.frames import Frames
-from fairseq_prune.modules.hubert.convolution import samples_of_a_frame
+from fairseq_prune.modules.hubert.convolution import norm_over_valid, samples_of_a_frame
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 
 TOLERANCE = 1e-3  # of outputs on valid frames, relative to their norm
@@ -45,22 +46,20 @@ class EncoderGraph(nn.Module):
         hubert = self.hubert
         valid = steps_before(lengths, source)
         if hubert.normalize:
-            source = valid * normal(source.unsqueeze(1), valid, 1e-5).squeeze(1)
+            source = valid * norm_over_valid(source.unsqueeze(1), valid, 1e-5).squeeze(1)
         x = source.unsqueeze(1)
         for block in hubert.feature_extractor.conv_layers:
             for module in block:
                 if isinstance(module, Fp32GroupNorm):
                     weight, bias = module.weight.unsqueeze(1), module.bias.unsqueeze(1)
-                    x = normal(x, valid, module.eps) * weight + bias
+                    x = norm_over_valid(x, valid, module.eps) * weight + bias
                 else:
                     x = module(x)
                 if isinstance(module, nn.Conv1d):
                     kernel, stride = module.kernel_size[0], module.stride[0]
                     lengths = torch.div(lengths - kernel, stride, rounding_mode="floor") + 1
                     valid = steps_before(lengths, x)
-        x = hubert.layer_norm(x.transpose(1, 2))
-        if hubert.post_extract_proj is not None:
-            x = hubert.post_extract_proj(x)
+        x = hubert.project(x)
         positions = torch.arange(x.shape[1]).expand(x.shape[0], x.shape[1])
         frames = Frames(x, [], valid == 0, positions)
         hubert._encode(frames)
@@ -70,13 +69,6 @@ class EncoderGraph(nn.Module):
 def steps_before(lengths: Tensor, x: Tensor) -> Tensor:
     """(batch, time): 1 where a step of ``x`` (batch, ..., time) is valid, else 0."""
     return (torch.arange(x.shape[-1]) < lengths.unsqueeze(1)).float()
-
-
-def normal(x: Tensor, valid: Tensor, eps: float) -> Tensor:
-    """Each channel of (batch, channels, time) with zero mean and unit variance over valid steps (batch, time)."""
-    share = (valid / valid.sum(1, keepdim=True)).unsqueeze(2)
-    centred = x - x @ share
-    return centred * (centred.square() @ share + eps).rsqrt()
 
 
 def export_onnx(encoder: TokenPrunedHubert, out: Path, int8: bool = False) -> None:
@@ -113,8 +105,7 @@ def export_onnx(encoder: TokenPrunedHubert, out: Path, int8: bool = False) -> No
         )
         program.save(str(plain), external_data=False)
         if int8:
-            quantization = import_extra("onnxruntime.quantization", "onnx")
-            quantization.quantize_dynamic(str(plain), str(out), op_types_to_quantize=["MatMul", "Gemm"])
+            quantize(plain, out, ["MatMul", "Gemm"])
         else:
             plain.rename(out)
     session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])

@@ -40,10 +40,15 @@ def masked_norm(x: Tensor, lengths: Sequence[int], eps: float) -> Tensor:
     padding = padding_mask_of(lengths, x.shape[2], x.device)
     if padding is not None:
         valid = valid.masked_fill(padding, 0)
-    share = (valid / valid.sum(1, keepdim=True)).unsqueeze(2)  # (batch, time, 1): a product with it is a mean
     with torch.autocast(x.device.type, enabled=False):  # which would take these products in half precision
-        centred = x - x @ share
-        return centred * (centred.square() @ share + eps).rsqrt()
+        return norm_over_valid(x, valid, eps)
+
+
+def norm_over_valid(x: Tensor, valid: Tensor, eps: float) -> Tensor:
+    """`masked_norm` over the steps where ``valid`` (batch, time) is 1; it is 0 at the others."""
+    share = (valid / valid.sum(1, keepdim=True)).unsqueeze(2)  # (batch, time, 1): a product with it is a mean
+    centred = x - x @ share
+    return centred * (centred.square() @ share + eps).rsqrt()
 
 
 def normalize_waveform(waveform: Tensor, lengths: Sequence[int]) -> Tensor:

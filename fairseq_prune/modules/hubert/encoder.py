@@ -149,10 +149,7 @@ class TokenPrunedHubert(HubertModel):
         if self.normalize:
             source = normalize_waveform(source, lengths)
         features = self.forward_features(source, lengths if self.pad_invariant else None)
-        x = self.layer_norm(features.transpose(1, 2))
-        if self.post_extract_proj is not None:
-            x = onednn.linear(self.post_extract_proj, x)
-        x = self.dropout_input(x)
+        x = self.project(features)
         if self.pad_invariant:
             frame_lengths = [conv_output_length(n, self.kernels_strides) for n in lengths]
         else:
@@ -162,6 +159,13 @@ class TokenPrunedHubert(HubertModel):
             x = self._mask(x, frame_lengths)
         positions = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
         return Frames(x, frame_lengths, padding_mask, positions)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features of the extractor (batch, channels, frames) -> frames (batch, frames, dim)."""
+        x = self.layer_norm(features.transpose(1, 2))
+        if self.post_extract_proj is not None:
+            x = onednn.linear(self.post_extract_proj, x)
+        return self.dropout_input(x)
 
     def frame_counts(self, samples: int) -> list[int]:
         """Frames of an utterance of ``samples``: entering the first layer, and leaving each layer.
