@@ -207,4 +207,34 @@ def test_a_library_that_computes_otherwise_is_an_error(tmp_path, tokenizer, monk
 
 def test_that_other_libraries_hear_more_than_the_clip_is_told(tmp_path, tokenizer, caplog):
     export.export_huggingface(build(tokenizer, audio_context="clip"), task_of(tokenizer), tmp_path / "hf")
-    assert "fill it up with silence to 30 s" in caplog.text
+    assert (
+        "fill it up with silence to 30 s" in caplog.text
+        and "--format onnx hears the clip alone" in caplog.text
+    )
+
+
+def undecided(tokenizer, **options):
+    """A model for which the tokens 5 and 6 are always equally likely, and likelier than all others."""
+    model = build(tokenizer, encoder_layers=1, decoder_layers=1, **options)
+    with torch.no_grad():
+        model.decoder.layer_norm.bias.fill_(1.0)
+        model.decoder.embed_tokens.weight[5:7] = 2.0
+    return model
+
+
+def test_equally_likely_tokens_may_come_in_any_order(tokenizer):
+    """Which of them is first is rounding, of which other libraries have their own."""
+    model, task = undecided(tokenizer, audio_context="clip"), task_of(tokenizer)
+    features, _ = clips(2 * POSITIONS)
+    for text in ([5, 6] * 5, [6, 6, 5, 5] * 3, [*task.prefix, *[6] * 12]):
+        export._require_same_text(text, model, task, features, "a library")
+    for text in ([5, 6, 7, *[5] * 7], [5, 6], []):  # another token, and texts that end too early
+        with pytest.raises(ValueError, match="a library generates the token .* or --format onnx"):
+            export._require_same_text(text, model, task, features, "a library")
+
+
+def test_ctranslate2_takes_a_model_that_hears_the_clip_alone(tmp_path, tokenizer):
+    pytest.importorskip("ctranslate2", reason="in the test extra of the current stack")
+    model = undecided(tokenizer, audio_context="clip")
+    export.export_ctranslate2(model, task_of(tokenizer), tmp_path / "ct2", SimpleNamespace(int8=False))
+    assert (tmp_path / "ct2/model.bin").is_file()
