@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from fairseq import utils
+import torch.nn.functional as F
 from fairseq.criterions import register_criterion
 from fairseq.criterions.label_smoothed_cross_entropy_with_ctc import (
     LabelSmoothedCrossEntropyWithCtcCriterion,
@@ -54,31 +54,50 @@ class SpeechTranslationCriterion(LabelSmoothedCrossEntropyWithCtcCriterion):
         if mt_loss_weight > 0:
             task.needs_transcripts = True
 
-    def compute_loss(self, model, net_output, sample, reduce=True):
-        self._extra = net_output[1]  # fairseq's forward keeps the output to itself
-        return super().compute_loss(model, net_output, sample, reduce=reduce)
-
     def forward(self, model, sample, reduce=True):
-        """The loss of a batch, the number it is to be divided by, and what is logged."""
-        loss, sample_size, logging_output = super().forward(model, sample, reduce)
-        if self.ctc_weight > 0:
-            frames = self._extra["speech"]["ctc_lengths"][0]
-            target, lengths = model.get_ctc_target(sample)
-            # a tensor, so that the host does not wait for the device
-            logging_output["ctc_infeasible"] = infeasible(target, lengths, frames).sum()
+        """The loss of a batch, the number it is to be divided by, and what is logged: tensors, which nobody waits for.
+
+        The text goes through the same call of the model: DistributedDataParallel overlooks what is used after it.
+        """
+        inputs = sample["net_input"]
         if self.mt_loss_weight > 0:
-            net_output = model.forward_text(
-                sample["transcript"],
-                sample["transcript_lengths"],
-                sample["net_input"]["prev_output_tokens"],
+            text = {name: sample[name] for name in ("transcript", "transcript_lengths")}
+            inputs = {**inputs, **text}
+        net_output = model(**inputs)
+        loss, nll_loss = self.compute_loss(model, net_output, sample, reduce=reduce)
+        sample_size = sample["target"].size(0) if self.sentence_avg else sample["ntokens"]
+        log = {
+            "nll_loss": nll_loss.data,
+            "ctc_loss": torch.zeros_like(nll_loss.data),
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["target"].size(0),
+            "sample_size": sample_size,
+        }
+        if self.ctc_weight > 0:
+            log_probabilities, frames = model.get_ctc_output(net_output, sample)
+            target, lengths = model.get_ctc_target(sample)
+            reduction = "sum" if reduce else "none"
+            ctc_loss = self.ctc_weight * F.ctc_loss(
+                log_probabilities, target, frames, lengths, reduction=reduction, zero_infinity=True
             )
-            mt_loss, _ = self.compute_loss(model, net_output, sample, reduce=reduce)
+            loss = loss + ctc_loss
+            log["ctc_loss"] = ctc_loss.data
+            log["ctc_infeasible"] = infeasible(target, lengths, frames).sum()
+        if self.mt_loss_weight > 0:
+            mt_loss, _ = self.compute_loss(model, net_output[1]["text"], sample, reduce=reduce)
             mt_loss = self.mt_loss_weight * mt_loss
             loss = loss + mt_loss
-            logging_output["loss"] = utils.item(loss.data)
-            logging_output["mt_loss"] = utils.item(mt_loss.data)
-        self._extra = None
-        return loss, sample_size, logging_output
+            log["mt_loss"] = mt_loss.data
+        log["loss"] = loss.data
+        if self.report_accuracy:
+            log["n_correct"], log["total"] = self.compute_accuracy(model, net_output, sample)
+        return loss, sample_size, log
+
+    def compute_accuracy(self, model, net_output, sample):
+        """Right tokens and all tokens, 0-dim each; fairseq's own waits for the device."""
+        log_probabilities, target = self.get_lprobs_and_target(model, net_output, sample)
+        valid = target.ne(self.padding_idx)
+        return (log_probabilities.argmax(1).eq(target) & valid).sum(), valid.sum()
 
     @classmethod
     def reduce_metrics(cls, logging_outputs) -> None:

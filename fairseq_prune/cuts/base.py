@@ -7,11 +7,14 @@ from torch import Tensor
 
 from fairseq_prune.checkpoints.sparse import STATE
 
+# fairseq's moving average of the weights (--store-ema), and its float32 copy (--ema-fp32)
+AVERAGES = ("ema", "ema_fp32_params")
+
 
 def without_training(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """A copy without optimizer, average of weights and state of magnitude pruning: they do not fit what is cut."""
     new = {**checkpoint, "last_optimizer_state": None}
-    new["extra_state"] = {k: v for k, v in (checkpoint.get("extra_state") or {}).items() if k != "ema"}
+    new["extra_state"] = {k: v for k, v in (checkpoint.get("extra_state") or {}).items() if k not in AVERAGES}
     if STATE in new["model"]:  # zeros stay zeros, but nothing prunes any more
         new["model"] = {name: weight for name, weight in new["model"].items() if name != STATE}
         new["cfg"] = {**new["cfg"], "model": {**new["cfg"]["model"], "prune_sparsity": 0.0}}

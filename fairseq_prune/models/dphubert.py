@@ -12,7 +12,9 @@ from torch import Tensor
 
 from fairseq_prune.checkpoints.hubert.reading import HubertCheckpoint, read_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_state_dict_strictly
+from fairseq_prune.models import trainer_hooks  # noqa: F401 (calls `prepare_training`)
 from fairseq_prune.models.options import keep_in_checkpoint, option
+from fairseq_prune.modules.copying import copy_without_history
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.encoder import SAMPLE_RATE, TokenPrunedHubert
 from fairseq_prune.modules.hubert.gated import GatedHubert, Gating
@@ -179,6 +181,26 @@ class DPHubert(BaseFairseqModel):
         for teacher in self._teacher:
             teacher._apply(fn, *args, **kwargs)
         return super()._apply(fn, *args, **kwargs)
+
+    def __deepcopy__(self, memo):
+        """A copy for fairseq's moving average (--store-ema), of the student and the maps: the teacher is the same."""
+        memo.update({id(teacher): teacher for teacher in self._teacher})
+        return copy_without_history(self, memo)
+
+    def prepare_training(self, cfg, criterion) -> None:
+        """Raise ValueError where gradients of gates would lose their precision (called by fairseq's trainer)."""
+        common, distributed = cfg.common, cfg.distributed_training
+        several = distributed.distributed_world_size > 1
+        if (
+            self.multipliers is not None
+            and several
+            and (common.fp16 or common.bf16)
+            and distributed.ddp_backend in ("legacy_ddp", "no_c10d")
+        ):
+            raise ValueError(
+                f"--ddp-backend: found {distributed.ddp_backend} with --{'fp16' if common.fp16 else 'bf16'} and gates,"
+                " whose float32 gradients it would send in half precision; expected pytorch_ddp"
+            )
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq's trainer before each update and when a checkpoint is loaded.

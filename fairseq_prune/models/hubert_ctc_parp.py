@@ -6,6 +6,7 @@ from fairseq.models import register_model
 from fairseq.models.hubert.hubert_asr import HubertCtc, HubertCtcConfig
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.models.ctc_training import CtcTraining
 from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
 from fairseq_prune.models.wav2vec_ctc_parp import check_pretrained, keep_pretrained_options
 
@@ -16,7 +17,7 @@ class HubertCtcParpConfig(MagnitudePruningConfig, HubertCtcConfig):
 
 
 @register_model("hubert_ctc_parp", dataclass=HubertCtcParpConfig)
-class HubertCtcParp(MagnitudePruned, HubertCtc):
+class HubertCtcParp(CtcTraining, MagnitudePruned, HubertCtc):
     """fairseq's ``hubert_ctc`` with magnitude pruning: PARP and its baselines (arXiv 2106.05933)."""
 
     @classmethod
@@ -35,5 +36,6 @@ class HubertCtcParp(MagnitudePruned, HubertCtc):
                 task.load_state_dict({"dictionaries": pretraining["dictionaries"]})
         model = super().build_model(cfg, task)
         keep_pretrained_options(cfg)
+        model.freeze_unused()
         model.attach_pruner(cfg)
         return model

@@ -6,11 +6,13 @@ from typing import Optional
 import torch
 from fairseq.data import Dictionary
 from fairseq.models import FairseqEncoderDecoderModel, register_model
-from torch import Tensor
+from fairseq.modules import LayerDropModuleList
+from torch import Tensor, nn
 
 from fairseq_prune.checkpoints.deltalm import load_deltalm
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
+from fairseq_prune.models import trainer_hooks  # noqa: F401 (calls `prepare_training`)
 from fairseq_prune.models.hubert_deltalm_config import (
     HUBERT_FORMS,
     HubertDeltaLMConfig,
@@ -26,6 +28,7 @@ from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.convolution import ConvAdaptor
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert, TokenPruning
 from fairseq_prune.modules.speech_encoder import SpeechEncoder
+from fairseq_prune.modules.taking_part import take_part
 from fairseq_prune.pruning.schedules import layer_keep_ratios
 
 
@@ -176,6 +179,7 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
     ):
         super().__init__(encoder, decoder)
         self.text_encoder = text_encoder
+        self.drops_layers = any(isinstance(module, LayerDropModuleList) for module in self.modules())
 
     @classmethod
     def build_model(cls, cfg: HubertDeltaLMConfig, task):
@@ -229,15 +233,51 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
         )
         return cls(encoder, decoder, text_encoder if cfg.text_encoder else None)
 
-    def forward(self, src_tokens: Tensor, src_lengths: Tensor, prev_output_tokens: Tensor):
+    def prepare_training(self, cfg, criterion) -> None:
+        """Freeze what the criterion has no use for, which fairseq's default --ddp-backend would stop at.
+
+        Called by fairseq's trainer.
+        """
+        if self.encoder.ctc_head is not None and not getattr(criterion, "ctc_weight", 0):
+            self.encoder.ctc_head.requires_grad_(False)
+        if self.text_encoder is not None and not getattr(criterion, "mt_loss_weight", 0):
+            used = {id(parameter) for parameter in self.decoder.parameters()}
+            if self.encoder.text_encoder is not None:  # the upper layers of the same one
+                used |= {id(p) for p in self.encoder.text_layer_parameters()}
+            for parameter in self.text_encoder.parameters():
+                if id(parameter) not in used:
+                    parameter.requires_grad_(False)
+
+    def frozen_parameters(self) -> list[nn.Parameter]:
+        """Those that the update in progress does not train."""
+        return list(self.encoder.hubert.parameters()) if self.encoder.hubert_is_frozen() else []
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor,
+        prev_output_tokens: Tensor,
+        transcript: Optional[Tensor] = None,
+        transcript_lengths: Optional[Tensor] = None,
+    ):
         """Waveforms (batch, samples), valid samples (batch,), target input (batch, tokens) -> decoder output.
 
+        Args:
+            transcript, transcript_lengths: (batch, source tokens) and (batch,), to translate the text too. That has to
+                be in the same call: DistributedDataParallel overlooks parameters that are used after it.
+
         Returns:
-            logits (batch, tokens, vocabulary), and a dict with the encoder's output under "speech".
+            logits (batch, tokens, vocabulary), and a dict with the encoder's output under "speech", and with a
+            transcript what `forward_text` gives under "text".
         """
         encoder_out = self.encoder(src_tokens, src_lengths)
-        logits, extra = self.decoder(prev_output_tokens, encoder_out=encoder_out)
-        return logits, {**extra, "speech": encoder_out}
+        features, extra = self.decoder(prev_output_tokens, encoder_out=encoder_out, features_only=True)
+        if self.training and self.drops_layers:
+            features = take_part(features, self.parameters())
+        extra = {**extra, "speech": encoder_out}
+        if transcript is not None:
+            extra["text"] = self.forward_text(transcript, transcript_lengths, prev_output_tokens)
+        return self.decoder.output_layer(features), extra
 
     def forward_text(self, transcript: Tensor, transcript_lengths: Tensor, prev_output_tokens: Tensor):
         """The same decoder on the transcript (batch, source tokens), for the translation loss.

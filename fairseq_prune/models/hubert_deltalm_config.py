@@ -48,8 +48,7 @@ class HubertDeltaLMConfig(FairseqDataclass):
     hubert_input_dropout: float = option(0.0, "dropout of the features that enter the transformer")
     hubert_layerdrop: float = option(
         0.0,
-        "probability of leaving out a HuBERT layer in training, with its pruning;"
-        " on several GPUs use --ddp-backend legacy_ddp",
+        "probability of leaving out a HuBERT layer in training, with its pruning",
     )
     mask_prob: float = option(0.0, "share of frames masked in training, in spans (SpecAugment on features)")
     mask_length: int = option(10, "length of a masked span, in frames")
@@ -61,8 +60,7 @@ class HubertDeltaLMConfig(FairseqDataclass):
     )
     freeze_hubert_updates: int = option(
         0,
-        "HuBERT is not trained before this update, which on several GPUs needs --ddp-backend legacy_ddp;"
-        " -1: never",
+        "HuBERT is not trained before this update; -1: never",
     )
     fairseq_padding: bool = option(
         False,
@@ -120,7 +118,7 @@ class HubertDeltaLMConfig(FairseqDataclass):
     )
     deltalm_layerdrop: float = option(
         0.0,
-        "probability of leaving out a DeltaLM layer in training; on several GPUs use --ddp-backend legacy_ddp",
+        "probability of leaving out a DeltaLM layer in training",
     )
     deltalm_checkpoint_activations: bool = option(
         False, "recompute DeltaLM's activations in the backward pass, to save GPU memory"

@@ -4,8 +4,6 @@ fairseq tells a model the number of updates before each update. What has to happ
 average is formed, the model validated and saved, is told by the trainer from here on (`after_update`).
 """
 
-import copy
-import functools
 import logging
 from dataclasses import dataclass
 from typing import Optional
@@ -18,6 +16,8 @@ from torch import Tensor
 
 from fairseq_prune.checkpoints.sparse import STATE
 from fairseq_prune.models.options import option
+from fairseq_prune.models.trainer_hooks import then
+from fairseq_prune.modules.copying import copy_without_history
 from fairseq_prune.pruning.magnitude import SCOPES, TRANSFORMER_LAYERS, matching_parameters
 from fairseq_prune.pruning.parp import METHODS, ONE_SHOT, MagnitudePruner, PruningPlan
 from fairseq_prune.pruning.schedules import SPARSITY_SCHEDULES
@@ -87,17 +87,8 @@ class MagnitudePruned:
         logger.info(f"pruning {len(parameters)} parameters with {weights:,} weights: {plan}")
 
     def __deepcopy__(self, memo):
-        """A copy for fairseq's moving average (--store-ema), which fails on the weight norm of wav2vec 2.0.
-
-        That keeps its product as a tensor with a history, and makes it anew in every forward pass.
-        """
-        for module in self.modules():
-            for value in vars(module).values():
-                if isinstance(value, Tensor) and value.grad_fn is not None:
-                    memo[id(value)] = value.detach().clone()
-        memo[id(self)] = copied = self.__class__.__new__(self.__class__)
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return copied
+        """A copy for fairseq's moving average (--store-ema), also of fairseq's own wav2vec 2.0 and HuBERT."""
+        return copy_without_history(self, memo)
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq before each part of an update, and when a checkpoint is loaded."""
@@ -113,12 +104,16 @@ class MagnitudePruned:
 
     def state_dict(self, *args, prefix="", **kwargs):
         """The weights, and if the model is being pruned the state of that, as a dict under `STATE`."""
-        if self.pruner is not None:
-            self.pruner.set_aside()
-        state = super().state_dict(*args, prefix=prefix, **kwargs)
+        state = self.averaged_weights(*args, prefix=prefix, **kwargs)
         if self.pruner is not None:
             state[prefix + STATE] = self.pruner.state_dict()
         return state
+
+    def averaged_weights(self, *args, **kwargs):
+        """The weights alone, as sparse as they are saved: the state of pruning is many waits for the device."""
+        if self.pruner is not None:
+            self.pruner.set_aside()
+        return super().state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict, *args, **kwargs):
         """Load weights, and the state of pruning if there is one.
@@ -192,20 +187,6 @@ def master_weights(optimizer, pruner: MagnitudePruner) -> dict[str, Tensor]:
     return {name: copy for name, copy in found.items() if copy is not None}
 
 
-def _then_after_update(method):
-    """A method of the trainer, followed by `after_update`."""
-
-    @functools.wraps(method)
-    def wrapped(trainer, *args, **kwargs):
-        result = method(trainer, *args, **kwargs)
-        after_update(trainer)
-        return result
-
-    wrapped.prunes = True
-    return wrapped
-
-
 # set_num_updates follows each update of the weights, and the loading of a checkpoint; begin_epoch precedes the first
 for name in ("begin_epoch", "set_num_updates"):
-    if not hasattr(getattr(Trainer, name), "prunes"):
-        setattr(Trainer, name, _then_after_update(getattr(Trainer, name)))
+    then(Trainer, name, after_update)

@@ -7,6 +7,7 @@ from fairseq.models import register_model
 from fairseq.models.wav2vec.wav2vec2_asr import Wav2Vec2CtcConfig, Wav2VecCtc
 from omegaconf import OmegaConf, open_dict
 
+from fairseq_prune.models.ctc_training import CtcTraining
 from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
 
 
@@ -16,7 +17,7 @@ class Wav2VecCtcParpConfig(MagnitudePruningConfig, Wav2Vec2CtcConfig):
 
 
 @register_model("wav2vec_ctc_parp", dataclass=Wav2VecCtcParpConfig)
-class Wav2VecCtcParp(MagnitudePruned, Wav2VecCtc):
+class Wav2VecCtcParp(CtcTraining, MagnitudePruned, Wav2VecCtc):
     """fairseq's ``wav2vec_ctc`` with magnitude pruning: PARP and its baselines (arXiv 2106.05933)."""
 
     @classmethod
@@ -30,6 +31,7 @@ class Wav2VecCtcParp(MagnitudePruned, Wav2VecCtc):
         check_pretrained(cfg)
         model = super().build_model(cfg, task)
         keep_pretrained_options(cfg)
+        model.freeze_unused()
         model.attach_pruner(cfg)
         return model
 

@@ -12,6 +12,7 @@ from fairseq_prune.modules.constant_frames import rest_in_constant_frames
 from fairseq_prune.modules.deltalm.model import DeltaLMEncoder
 from fairseq_prune.modules.hubert.convolution import ConvAdaptor, conv_output_length
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
+from fairseq_prune.modules.taking_part import take_part
 from fairseq_prune.pruning.tokens import padding_mask_of, to_device
 
 
@@ -56,6 +57,18 @@ class SpeechEncoder(FairseqEncoder):
         """Called by fairseq's trainer; ends the freezing of HuBERT."""
         self.num_updates = num_updates
 
+    def hubert_is_frozen(self) -> bool:
+        """Whether the update in progress leaves HuBERT as it is."""
+        return self.num_updates < self.freeze_updates
+
+    def text_layer_parameters(self) -> list[nn.Parameter]:
+        """Of the text encoder, those that speech goes through."""
+        layers = [
+            self.text_encoder.layers[i] for i in range(self.first_text_layer, self.text_encoder.num_layers)
+        ]
+        modules = [*layers, self.text_encoder.layer_norm]
+        return [parameter for module in modules if module is not None for parameter in module.parameters()]
+
     def max_positions(self) -> int:
         """Samples; the task's options limit the length, not the model."""
         return 10**8
@@ -71,9 +84,11 @@ class SpeechEncoder(FairseqEncoder):
         hubert = self.hubert
         lengths = src_lengths.tolist()  # the only wait for the device: all later lengths follow from these
         masked = self.training and (hubert.mask_prob > 0 or hubert.mask_channel_prob > 0)
-        frozen = self.training and self.num_updates < self.freeze_updates
+        frozen = self.training and self.hubert_is_frozen()
         with torch.no_grad() if frozen else nullcontext():
             frames = hubert(src_tokens, lengths, mask=masked)
+        if frozen:
+            frames.x = take_part(frames.x, hubert.parameters())
         x, lengths, positions = self.adaptor(frames.x, frames.lengths, frames.positions)
         x = self.norm(x)
         if self.memory_positions:

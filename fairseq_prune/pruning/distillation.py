@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -87,7 +88,7 @@ class DistillationLoss:
 
     def __call__(
         self, student: Sequence[Tensor], teacher: Sequence[Tensor], padding_mask: Optional[Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor], int]:
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Compare layer by layer, in float32.
 
         Args:
@@ -96,7 +97,8 @@ class DistillationLoss:
 
         Returns:
             the weighted sum; its parts "l1", "cosine" and "mse" without weights (0-dim, those that have a
-            weight); and the number of frames, a 0-dim tensor where the device knows it alone.
+            weight); and the number of frames, 0-dim and on the device whether there is padding or not: workers that
+            have padding and workers that have none must be able to add up theirs.
         """
         parts = {name: 0 for name in ("l1", "cosine", "mse") if getattr(self, name)}
         for mine, other in zip(student, teacher):
@@ -109,7 +111,7 @@ class DistillationLoss:
                 cosine = F.cosine_similarity(mine, other, dim=-1)
                 raw = self.cosine_form == "raw"
                 parts["cosine"] = parts["cosine"] + (1 - cosine if raw else -F.logsigmoid(cosine))
-        frames = student[0].shape[0] * student[0].shape[1]
+        frames = torch.full((), student[0].shape[0] * student[0].shape[1], device=student[0].device)
         if padding_mask is not None:
             parts = {name: part.masked_fill(padding_mask, 0) for name, part in parts.items()}
             frames = (~padding_mask).sum()

@@ -147,4 +147,5 @@ def test_models_without_pruner_are_left_alone():
 
 
 def test_the_trainer_calls_after_updates_and_before_the_first():
-    assert Trainer.set_num_updates.prunes and Trainer.begin_epoch.prunes
+    for method in (Trainer.set_num_updates, Trainer.begin_epoch):
+        assert method.followed_by == ("after_update",)

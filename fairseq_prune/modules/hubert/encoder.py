@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.constant_frames import rest_in_constant_frames
+from fairseq_prune.modules.copying import copy_without_history
 from fairseq_prune.modules.frames import Frames, TokenPruning
 from fairseq_prune.modules.hubert.attention import self_attention
 from fairseq_prune.modules.hubert.convolution import (
@@ -25,6 +26,7 @@ from fairseq_prune.modules.hubert.convolution import (
 from fairseq_prune.modules.hubert.relative_position import GatedRelativePosition
 from fairseq_prune.modules.hubert.shapes import HubertShapes, apply_shapes, without_units
 from fairseq_prune.modules.masking import seeded_generator, span_mask
+from fairseq_prune.modules.taking_part import take_part
 from fairseq_prune.pruning import tokens
 from fairseq_prune.pruning.counting import LayerSize, Size, hubert_macs
 from fairseq_prune.pruning.schedules import warmed_up_ratio
@@ -76,6 +78,8 @@ class TokenPrunedHubert(HubertModel):
         self.pad_invariant = pad_invariant
         self.num_updates: Optional[int] = None  # unknown: the warm-up is over
         rest_in_constant_frames(self)
+
+    __deepcopy__ = copy_without_history
 
     @property
     def _convs(self):
@@ -228,11 +232,19 @@ class TokenPrunedHubert(HubertModel):
             skipped = (torch.rand(len(encoder.layers)) < encoder.layerdrop).tolist()
         visit()
         for index in range(len(encoder.layers)):
-            if not skipped[index]:
+            if skipped[index]:
+                frames.x = take_part(frames.x, self._parameters_of_layer(index))
+            else:
                 self._layer(index, frames)
             visit()
         if encoder.layer_norm_first:
             frames.x = encoder.layer_norm(frames.x)
+
+    def _parameters_of_layer(self, index: int) -> list[nn.Parameter]:
+        modules = [self.encoder.layers[index]]
+        if self.relative_position is not None and self.shapes.heads[index]:
+            modules += [self.relative_position.layers[str(index)], self.relative_position.table]
+        return [parameter for module in modules for parameter in module.parameters()]
 
     def _layer(self, index: int, frames: Frames) -> None:
         layer = self.encoder.layers[index]

@@ -1,0 +1,123 @@
+"""Several processes under fairseq's default backend and the legacy one: every task, with the options it ships.
+
+torch's DistributedDataParallel stops at a parameter that gets no gradient; the legacy one does not.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pretrained_recogniser import save_hubert, save_wav2vec, write_corpus
+from slu_corpus import small_whisper
+from slu_corpus import write_data as write_commands
+
+from fairseq_prune.data.waveform_manifest import write_waveform_manifest
+
+from tones import write_hubert, write_tones  # isort: skip
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+COMMON = "--optimizer adam --lr 1e-3 --train-subset train --clip-norm 10 --weight-decay 0.1 --max-tokens 100000".split()
+TRANSLATION = (
+    "--task speech_translation --arch hubert_deltalm_tiny --criterion speech_translation"
+    " --hubert-layers 2 --hubert-embed-dim 32 --hubert-ffn-embed-dim 48 --hubert-conv-pos-groups 4"
+    " --hubert-conv-layers [(16,10,5),(16,8,4),(16,8,4),(16,8,4)] --deltalm-embed-dim 32 --deltalm-ffn-embed-dim 48"
+    " --dropout 0 --hubert-dropout 0 --hubert-attention-dropout 0"
+)
+DISTILLATION = (
+    "--task ssl_distillation --arch dphubert --criterion distill_prune --distill-layers 0|1,2 --min-sample-size 1000"
+    " --max-sample-size 9000 --sparsity-warmup-updates 4 --dropout 0 --attention-dropout 0 --input-dropout 0"
+)
+RECOGNITION = (
+    "--task audio_finetuning --labels ltr --criterion ctc --prune-sparsity 0.5 --prune-interval 2 --max-update 4"
+    " --dropout 0 --attention-dropout 0 --activation-dropout 0 --dropout-input 0 --final-dropout 0"
+)
+UNDERSTANDING = (
+    "--task spoken_language_understanding --arch whisper_tiny --criterion slu_distillation --ce-weight 1"
+)
+# options beside those above; "drawn": where chance has a part, so that one process does not do the same
+CASES = {
+    "translation": f"{TRANSLATION} --token-keep-ratio 0.7",
+    "translation with CTC and text": f"{TRANSLATION} --ctc-text source --ctc-weight 1 --text-encoder"
+    " --mt-loss-weight 0.5 --deltalm-encoder-layers 1",
+    "translation that may not use all": f"{TRANSLATION} --text-encoder --mt-loss-weight 0.5 --find-unused-parameters",
+    "a text encoder without loss": f"{TRANSLATION} --text-encoder --deltalm-encoder-layers 1",
+    "a CTC text without loss": f"{TRANSLATION} --ctc-text source",
+    "a frozen HuBERT": f"{TRANSLATION} --freeze-hubert-updates 1",
+    "a decoder frozen in parts": f"{TRANSLATION} --freeze-decoder-except cross --freeze-hubert-updates -1",
+    "drawn layers": f"{TRANSLATION} --hubert-layerdrop 0.6 --deltalm-layerdrop 0.6 --mask-prob 0.3",
+    "distillation": f"{DISTILLATION} --prune none",
+    "distillation with padding in one process": f"{DISTILLATION} --prune none --batch-lengths pad",
+    "distillation with drawn gates": f"{DISTILLATION} --batch-lengths pad --optimizer adam_with_gates",
+    "drawn layers of wav2vec 2.0": f"{RECOGNITION} --arch wav2vec_ctc_parp --w2v-path w2v.pt --layerdrop 0.6"
+    " --feature-grad-mult 0",
+    "a frozen wav2vec 2.0": f"{RECOGNITION} --arch wav2vec_ctc_parp --w2v-path w2v.pt --freeze-finetune-updates 1",
+    "HuBERT with CTC": f"{RECOGNITION} --arch hubert_ctc_parp --w2v-path hubert.pt --feature-grad-mult 0",
+    "understanding": f"{UNDERSTANDING} --kl-weight 0 --contrastive-weight 0 --whisper-path whisper.pt",
+    "understanding from a teacher": f"{UNDERSTANDING} --teacher-path whisper.pt --prune-sparsity 0.5 --max-update 4"
+    " --embed-dim 16 --ffn-embed-dim 24 --attention-heads 2 --encoder-layers 1 --decoder-layers 1"
+    " --audio-context clip --max-source-positions 100 --max-target-positions 48",
+}
+DATA = {
+    "speech_translation": "translation",
+    "ssl_distillation": "audio",
+    "audio_finetuning": "words",
+    "spoken_language_understanding": "commands",
+}
+
+
+@pytest.fixture(scope="module")
+def found(prepared_data, tmp_path_factory):
+    """What `two_processes` found of all cases."""
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "translation").symlink_to(prepared_data)
+    lengths = [6400, 8000, 7000, 7000]
+    (folder / "audio").mkdir()
+    names = write_tones(folder / "audio", lengths)
+    write_waveform_manifest(folder / "audio" / "train.tsv", folder / "audio", names, lengths)
+    write_corpus(folder / "words")
+    write_commands(folder / "commands")
+    write_hubert(folder / "teacher.pt")
+    save_wav2vec(folder / "w2v.pt")
+    save_hubert(folder / "hubert.pt")
+    small_whisper(folder / "whisper.pt")
+    cases = {}
+    for name, options in CASES.items():
+        words = options.split()
+        task = words[words.index("--task") + 1]
+        more = {"ssl_distillation": ["--teacher-path", "teacher.pt"]}.get(task, [])
+        if task == "spoken_language_understanding":
+            more = ["--bpe-tokenizer", folder / "commands" / "tokenizer.json"]
+        arguments = [folder / DATA[task], "--user-dir", ROOT / "fairseq_prune", *COMMON, *more, *words]
+        cases[name] = [str(word) for word in arguments]
+    (folder / "cases.json").write_text(json.dumps(cases), encoding="utf-8")
+    command = [sys.executable, HERE / "two_processes.py", "cases.json", "found.json", folder / "meeting"]
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return json.loads((folder / "found.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("backend", ["pytorch_ddp", "legacy_ddp"])
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_agree_and_do_what_one_does(found, name, backend):
+    result, alone = found[name][backend], found[name]["alone"]
+    assert isinstance(result, dict), result
+    assert isinstance(alone, dict), alone
+    assert result["same parameters"] and result["finite"] and result["largest"] > 0
+    assert result["difference"] == 0
+    if "drawn" not in name:
+        assert alone["without gradient"] == []
+        torch.testing.assert_close(result["losses"], alone["losses"], rtol=2e-3, atol=2e-3)
