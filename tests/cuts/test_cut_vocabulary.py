@@ -164,7 +164,7 @@ def speech_translation_state(ctc_text):
         "model": weights,
         "task_state": {"ctc_text": ctc_text, "vocabularies": vocabularies},
         "last_optimizer_state": {"exp_avg": 1},
-        "extra_state": {"epoch": 1, "ema": {}},
+        "extra_state": {"epoch": 1, "ema": {}, "ema_fp32_params": {}},
     }
 
 
