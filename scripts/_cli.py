@@ -2,14 +2,11 @@
 
 import argparse
 import ast
-import contextlib
 import logging
 import math
 import os
 import sys
-import tempfile
 import warnings
-from pathlib import Path
 
 # fairseq logs and warns while it is imported, which these scripts do after this module
 logging.disable(logging.INFO)
@@ -17,6 +14,7 @@ warnings.filterwarnings("ignore", category=FutureWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="torch")
 
 from fairseq_prune.errors import AT_THE_EDGE, SHOW, line  # noqa: E402
+from fairseq_prune.files import complete  # noqa: E402, F401
 from fairseq_prune.inference.translation import Translator  # noqa: E402
 
 
@@ -81,24 +79,6 @@ def overrides(text: str) -> dict:
         example = "{'token_keep_ratio': 0.7}"
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a dict of options like {example}")
     return value
-
-
-@contextlib.contextmanager
-def complete(out: Path, overwrite: bool = False):
-    """A path to write a file or folder to, which becomes ``out`` when the block ends well.
-
-    Raises:
-        FileExistsError: ``out`` exists, and ``overwrite`` is off.
-    """
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} already exists: choose another --out, or give --overwrite")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-unfinished-", dir=out.parent) as aside:
-        written = Path(aside) / out.name
-        yield written
-        if out.exists():
-            os.replace(out, Path(aside) / "replaced")
-        os.replace(written, out)
 
 
 def load_translator(args: argparse.Namespace, checkpoint=None) -> Translator:

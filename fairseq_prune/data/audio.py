@@ -1,11 +1,13 @@
 """Reading segments of audio files in place, as mono float32 at 16 kHz, with all checks of what a file holds."""
 
+import io
 import logging
 import math
 import os
 import stat
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +65,7 @@ def audio_info(path) -> AudioInfo:
         return AudioInfo(length, file.samplerate, file.channels)
 
 
-def check_audio(path) -> AudioInfo:
+def inspect_audio(path) -> AudioInfo:
     """Read a whole file, a block at a time, and check every sample.
 
     Raises:
@@ -87,6 +89,18 @@ def read_audio(path, offset: int = 0, n_frames: int = -1) -> np.ndarray:
 
     Returns:
         float32 ``(n_frames,)``, in [-1, 1] for integer formats.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_and_hear`.
+    """
+    waveform, silence = read_and_hear(path, offset, n_frames)
+    if silence:
+        _warn_once(f"{path}: {silence}")
+    return waveform
+
+
+def read_and_hear(path, offset: int = 0, n_frames: int = -1) -> tuple[np.ndarray, str]:
+    """What `read_audio` returns, and why it holds no speech (empty where it may).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -114,10 +128,35 @@ def read_audio(path, offset: int = 0, n_frames: int = -1) -> np.ndarray:
     mixed = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     peak = max(peaks)
     silence = _silence(peak, peak if channels == 1 else _peak(mixed))
-    if silence:
-        _warn_once(f"{path}: {silence}")
     skip = offset - first_period * new
-    return resample(mixed, old, new)[skip : skip + n_frames]
+    return resample(mixed, old, new)[skip : skip + n_frames], silence
+
+
+def read_at_own_rate(path) -> tuple[np.ndarray, int]:
+    """A whole file that is not silent: the mean of its channels, float32 ``(samples,)``, and its rate in Hz.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_and_hear`; or the file is silent.
+    """
+    with _open(path) as file:
+        blocks, peaks = zip(*_blocks(path, file, 0, _length(path, file)))
+        mixed = np.concatenate(blocks)
+        silence = _silence(max(peaks), _peak(mixed))
+        if silence:
+            raise ValueError(f"{path}: {silence}")
+        return mixed, file.samplerate
+
+
+def write_audio(path, waveform: np.ndarray, rate: int) -> None:
+    """Write float ``(samples,)`` as a 16-bit file of the kind that the path's ending names.
+
+    Raises:
+        OSError: the disk is full, or the file may not be so large (libsndfile would say nothing of the reason).
+    """
+    path = Path(path)
+    content = io.BytesIO()
+    soundfile.write(content, waveform, rate, subtype="PCM_16", format=path.suffix[1:].upper())
+    path.write_bytes(content.getbuffer())
 
 
 def _open(path) -> soundfile.SoundFile:

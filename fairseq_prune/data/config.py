@@ -2,13 +2,15 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fairseq_prune.data.audio import SAMPLE_RATE
 from fairseq_prune.text.lines import read_text
-from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
+
+if TYPE_CHECKING:
+    from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 CONFIG_FILE = "config.yaml"
 VOCABULARIES = ("target", "source", "ctc")
@@ -20,6 +22,10 @@ class VocabularyFiles:
 
     sentencepiece: str
     dictionary: str
+
+    def below(self, folder: Path) -> tuple[Path, Path]:
+        """The two files in a folder."""
+        return folder / self.sentencepiece, folder / self.dictionary
 
 
 @dataclass(frozen=True)
@@ -88,12 +94,14 @@ class DataConfig:
         """The manifest of a split."""
         return self.folder / f"{split}.tsv"
 
-    def load_vocabularies(self) -> dict[str, SentencePieceVocabulary]:
+    def load_vocabularies(self) -> "dict[str, SentencePieceVocabulary]":
         """All vocabularies by name; names that share their files share one object."""
+        from fairseq_prune.text.sentencepiece import (
+            SentencePieceVocabulary,  # imports fairseq, which takes seconds
+        )
+
         loaded = {
-            files: SentencePieceVocabulary.load(
-                self.folder / files.sentencepiece, self.folder / files.dictionary
-            )
+            files: SentencePieceVocabulary.load(*files.below(self.folder))
             for files in set(self.vocabularies.values())
         }
         return {name: loaded[files] for name, files in self.vocabularies.items()}

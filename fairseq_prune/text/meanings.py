@@ -184,6 +184,18 @@ class Meaning(NamedTuple):
         return {"scenario": self.scenario, "action": self.action, "entities": entities}
 
 
+def parse_slurp(line: str) -> tuple[dict[str, Any], Meaning]:
+    """An entry of a jsonl file of SLURP: the row, and what it means.
+
+    Raises:
+        ValueError: says what is wrong with it.
+    """
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"expected a JSON object, found {line.strip()[:40]!r}")
+    return row, Meaning.from_row(row)
+
+
 def read_slurp(path) -> Iterator[tuple[str, dict[str, Any], Meaning]]:
     """The entries of a jsonl file of SLURP: (where it stands, for errors; the row; what it means).
 
@@ -194,10 +206,7 @@ def read_slurp(path) -> Iterator[tuple[str, dict[str, Any], Meaning]]:
     for number, line in enumerate(read_lines(path), start=1):
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"expected a JSON object, found {line.strip()[:40]!r}")
-            meaning = Meaning.from_row(row)
+            row, meaning = parse_slurp(line)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         yield where, row, meaning

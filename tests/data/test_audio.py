@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairseq_prune.data import audio as audio_module
-from fairseq_prune.data.audio import audio_info, check_audio, read_audio, resample, resampled_length
+from fairseq_prune.data.audio import audio_info, inspect_audio, read_audio, resample, resampled_length
 
 RATES = (8000, 16000, 22050, 44100, 48000, 96000)
 
@@ -167,7 +167,7 @@ def test_an_mp3_is_as_long_as_what_is_decoded(tmp_path, rate):
     soundfile.write(tmp_path / "a.mp3", noise(2 * rate), rate)
     length = len(read_audio(tmp_path / "a.mp3"))
     assert abs(length - 32000) < 2000
-    assert audio_info(tmp_path / "a.mp3").n_samples == check_audio(tmp_path / "a.mp3").n_samples == length
+    assert audio_info(tmp_path / "a.mp3").n_samples == inspect_audio(tmp_path / "a.mp3").n_samples == length
 
 
 def test_an_mp3_whose_header_counts_padding_is_read(monkeypatch, tmp_path):
@@ -195,7 +195,7 @@ def test_truncated_mp3_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("read", [read_audio, check_audio])
+@pytest.mark.parametrize("read", [read_audio, inspect_audio])
 def test_a_sample_that_is_not_finite_is_named(tmp_path, read, value):
     samples = noise(2000, channels=2)
     samples[1234, 1] = value
@@ -204,7 +204,7 @@ def test_a_sample_that_is_not_finite_is_named(tmp_path, read, value):
         read(tmp_path / "a.wav")
 
 
-@pytest.mark.parametrize("read", [read_audio, check_audio])
+@pytest.mark.parametrize("read", [read_audio, inspect_audio])
 def test_floats_in_16_bit_scale_are_refused(tmp_path, read):
     soundfile.write(tmp_path / "a.wav", noise(2000) * 32768, 16000, subtype="FLOAT")
     with pytest.raises(ValueError, match=r"a\.wav: .* -1 to 1, found a peak of 16,\d+, .* divided by 32768"):
@@ -241,29 +241,29 @@ def test_digital_silence_is_warned_of_once(tmp_path, warnings_of):
     soundfile.write(tmp_path / "a.wav", np.zeros(1000), 16000)
     assert warnings_of(tmp_path / "a.wav") == [f"{tmp_path / 'a.wav'}: digital silence: every sample is zero"]
     assert warnings_of(tmp_path / "a.wav", 10, 20) == []
-    assert "digital silence" in check_audio(tmp_path / "a.wav").silence
+    assert "digital silence" in inspect_audio(tmp_path / "a.wav").silence
 
 
 def test_channels_that_cancel_out_are_warned_of(tmp_path, warnings_of):
     left = noise(1000)
     soundfile.write(tmp_path / "a.wav", np.hstack([left, -left]), 16000, subtype="PCM_16")
     assert "cancel each other out" in warnings_of(tmp_path / "a.wav")[0]
-    assert "cancel each other out" in check_audio(tmp_path / "a.wav").silence
+    assert "cancel each other out" in inspect_audio(tmp_path / "a.wav").silence
 
 
 def test_one_silent_channel_is_no_reason_to_warn(tmp_path, warnings_of):
     left = noise(1000)
     soundfile.write(tmp_path / "a.wav", np.hstack([left, 0 * left]), 16000)
-    assert warnings_of(tmp_path / "a.wav") == [] and check_audio(tmp_path / "a.wav").silence == ""
+    assert warnings_of(tmp_path / "a.wav") == [] and inspect_audio(tmp_path / "a.wav").silence == ""
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_file_of_many_blocks_is_read_as_one(tmp_path, monkeypatch, channels):
     soundfile.write(tmp_path / "a.wav", noise(5000, channels), 8000, subtype="FLOAT")
-    whole, info = read_audio(tmp_path / "a.wav"), check_audio(tmp_path / "a.wav")
+    whole, info = read_audio(tmp_path / "a.wav"), inspect_audio(tmp_path / "a.wav")
     monkeypatch.setattr(audio_module, "BLOCK", 999)
     np.testing.assert_array_equal(read_audio(tmp_path / "a.wav"), whole)
-    assert check_audio(tmp_path / "a.wav") == info == audio_info(tmp_path / "a.wav")
+    assert inspect_audio(tmp_path / "a.wav") == info == audio_info(tmp_path / "a.wav")
 
 
 # -- what headers promise
@@ -278,14 +278,14 @@ def flac_that_promises(path, samples):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("read", [audio_info, check_audio, read_audio])
+@pytest.mark.parametrize("read", [audio_info, inspect_audio, read_audio])
 def test_a_header_that_promises_the_impossible_is_refused(tmp_path, read):
     flac_that_promises(tmp_path / "a.flac", 2**36 - 1)
     with pytest.raises(ValueError, match=r"a\.flac: damaged: its header promises 68,719,476,735 samples"):
         read(tmp_path / "a.flac")
 
 
-@pytest.mark.parametrize("read", [check_audio, read_audio])
+@pytest.mark.parametrize("read", [inspect_audio, read_audio])
 def test_memory_follows_the_file_and_not_its_header(tmp_path, read):
     """A promise that the file's size does not rule out: 32 million samples, 128 MB."""
     flac_that_promises(tmp_path / "a.flac", 32_000_000)

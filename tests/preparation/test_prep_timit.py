@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,13 +6,10 @@ import soundfile
 
 from fairseq_prune.data.labelled_audio import read_split
 from fairseq_prune.data.manifest import check_audio, read_manifest
+from fairseq_prune.preparation.layouts import timit as timit_layout
+from fairseq_prune.preparation.layouts.timit import CORE_TEST, DEVELOPMENT, SIZES
+from fairseq_prune.preparation.timit import main
 from fairseq_prune.text.dictionaries import read_dictionary
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
-
-import timit_layout
-from prep_timit import main
-from timit_layout import CORE_TEST, DEVELOPMENT, SIZES
 
 SAMPLES = 3200
 SPEAKERS = {"train": "fcjf0 mjwt0", "dev": "faks0", "test": "felc0", None: "mccs0"}

@@ -1,15 +1,9 @@
-import sys
-from pathlib import Path
-
 import pytest
 import soundfile
 from tones import write_tones
 
 from fairseq_prune.data.waveform_manifest import read_waveform_manifest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
-
-from prep_audio import main
+from fairseq_prune.preparation.audio import main
 
 
 @pytest.fixture

@@ -1,13 +1,10 @@
 import ctypes
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
-
-from espeak import Espeak, _unload
+from fairseq_prune.preparation.synthesis.espeak import Espeak, _unload
 
 try:
     import espeakng_loader

@@ -1,13 +1,8 @@
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
-
-from german_numbers import (
+from fairseq_prune.preparation.synthesis.german_numbers import (
     ENGLISH_DIGITS,
     english_digits,
     german_number,

@@ -7,13 +7,12 @@ import pytest
 import soundfile
 import yaml
 
-PREP_DIGITS = Path(__file__).resolve().parents[2] / "data_prep" / "prep_digits.py"
-sys.path.insert(0, str(PREP_DIGITS.parent))
+from fairseq_prune.preparation.digits import draw_strings, main
+from fairseq_prune.preparation.layouts.mustc import join_utterances
+from fairseq_prune.preparation.synthesis.fsdd import parse_indices, prepare_waveform
+from fairseq_prune.preparation.synthesis.german_numbers import ENGLISH_DIGITS, german_pairs
 
-from fsdd import parse_indices, prepare_waveform  # noqa: E402
-from german_numbers import ENGLISH_DIGITS, german_pairs  # noqa: E402
-from mustc_layout import join_utterances  # noqa: E402
-from prep_digits import draw_strings, main  # noqa: E402
+PREP_DIGITS = Path(__file__).resolve().parents[2] / "data_prep" / "prep_digits.py"
 
 RATE = 8000  # Hz
 STEP = 0.01  # between the levels of recordings, which tell digit, speaker and index
@@ -167,7 +166,8 @@ def test_split_without_recordings_is_named_and_not_written(fsdd, tmp_path, run):
     status, report, _ = run(fsdd, tmp_path / "out", *SMALL, "--test-indices", "40-49")
     assert status == 0
     assert (
-        "tst-COMMON is not written: no recording of anna bert has an index in 40-49 (found 0 to 3)" in report
+        "tst-COMMON is not written: no recording of its speakers has an index in 40-49 (found 0 to 3)"
+        in report
     )
     assert sorted(path.name for path in (tmp_path / "out/en-de/data").iterdir()) == ["dev", "train"]
 
@@ -279,9 +279,12 @@ def test_runs_as_a_command(fsdd, tmp_path):
         (["--test-speakers", "anna", "carla"], "unknown speaker 'carla'"),
         (["--train-pairs", "3", "2"], "--train-pairs 3 2: expected 1 <= fewest <= most"),
         (["--dev-pairs", "0", "2"], "--dev-pairs 0 2: expected 1 <= fewest <= most"),
-        (["--train-utterances", "0"], "--train-utterances 0: expected 1 or more"),
-        (["--seed", "-1"], "--seed -1: expected 0 or more"),
-        (["--utterances-per-talk", "0"], "--utterances-per-talk 0: expected 1 or more"),
+        (["--train-utterances", "0"], "--train-utterances: found 0, expected a whole number of 1 or more"),
+        (["--seed", "-1"], "--seed: found -1, expected a whole number of 0 or more"),
+        (
+            ["--utterances-per-talk", "0"],
+            "--utterances-per-talk: found 0, expected a whole number of 1 or more",
+        ),
         (["--pause", "0.5", "0.1"], "--pause 0.5 0.1: expected 0 <= shortest <= longest"),
         (["--talk-pause", "-1", "1"], "--talk-pause -1 1: expected 0 <= shortest <= longest"),
         (["--talk-pause", "0", "nan"], "--talk-pause 0 nan: expected 0 <= shortest <= longest"),

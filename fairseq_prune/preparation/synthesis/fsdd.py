@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 import numpy as np
-import soundfile
-from german_numbers import ENGLISH_DIGITS
-from mustc_layout import SPLITS
+
+from fairseq_prune.data.audio import read_at_own_rate, resample
+from fairseq_prune.preparation.layouts.mustc import SPLITS
+from fairseq_prune.preparation.synthesis.german_numbers import ENGLISH_DIGITS
 
 FILE_NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>.+)_(?P<index>\d+)\.wav")
 OPTION = {"train": "train", "dev": "dev", "tst-COMMON": "test"}  # split: what its options begin with
@@ -112,22 +113,12 @@ def prepare_waveform(
 
 
 def read_waveform(path: Path, sample_rate: int, **preparation) -> np.ndarray:
-    """Reads a recording as float32 samples, shape `(samples,)`, at `sample_rate` Hz.
+    """Reads a recording as float32 samples, shape `(samples,)`, at `sample_rate` Hz, as `prepare_waveform` makes it.
 
-    Raises `ValueError` for a file that is not audio, or empty.
+    Raises `ValueError` for a file that is not audio, is empty or silent.
     """
-    try:
-        channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"{path}: not readable as audio ({error})") from None
-    if not len(channels):
-        raise ValueError(f"{path}: no samples in it, expected a spoken digit")
-    waveform = prepare_waveform(channels.mean(axis=1), rate, **preparation)
-    if rate == sample_rate:
-        return waveform
-    from fairseq_prune.data.audio import resample  # here, since it imports torch, which takes seconds
-
-    return resample(waveform, rate, sample_rate)
+    waveform, rate = read_at_own_rate(path)
+    return resample(prepare_waveform(waveform, rate, **preparation), rate, sample_rate)
 
 
 def check_digits(split: str, recordings: list[Recording]) -> list[str]:

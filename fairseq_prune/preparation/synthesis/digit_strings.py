@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Optional
 
 import numpy as np
-from fsdd import Recording
-from mustc_layout import join_utterances
+
+from fairseq_prune.preparation.layouts.mustc import join_utterances
+from fairseq_prune.preparation.synthesis.fsdd import Recording
 
 
 def draw_strings(

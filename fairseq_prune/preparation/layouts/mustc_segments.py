@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from multiprocessing.pool import Pool
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import yaml
 
 from fairseq_prune.text.lines import read_lines, read_text
 
-YAML_CHUNK = 2000  # segments; yaml is slow, so chunks of a file are parsed in several processes
+YAML_CHUNK = 500  # segments; yaml is slow, so chunks of a file are parsed in several processes
 
 
 class Segment(NamedTuple):
@@ -26,7 +26,7 @@ class Segment(NamedTuple):
     problem: str = ""  # what is wrong with its times, which then are 0
 
 
-def read_split(folder: Path, split: str, src_lang: str, tgt_lang: str, pool: Pool) -> Iterator[Segment]:
+def read_split(folder: Path, split: str, src_lang: str, tgt_lang: str, pool: Executor) -> Iterator[Segment]:
     """Segments of ``folder/txt/split.{yaml,src_lang,tgt_lang}``, in order.
 
     Raises:
@@ -42,7 +42,7 @@ def read_split(folder: Path, split: str, src_lang: str, tgt_lang: str, pool: Poo
             f"{tgt_path}: expected {len(sources)} lines as in {src_path.name}, found {len(targets)}"
         )
     number = 0
-    for items in pool.imap(_parse_yaml, _chunks(yaml_path)):
+    for items in pool.map(_parse_yaml, _chunks(yaml_path)):
         if isinstance(items, str):
             raise ValueError(f"{yaml_path}: {items}")
         for item in items:

@@ -7,11 +7,10 @@ import pytest
 import soundfile
 import yaml
 
-MAKE_DEMO_CORPUS = Path(__file__).resolve().parents[2] / "data_prep" / "make_demo_corpus.py"
-sys.path.insert(0, str(MAKE_DEMO_CORPUS.parent))
+from fairseq_prune.preparation.demo_corpus import main
+from fairseq_prune.preparation.synthesis.demo_grammar import all_sentences
 
-from demo_grammar import all_sentences  # noqa: E402
-from make_demo_corpus import main  # noqa: E402
+MAKE_DEMO_CORPUS = Path(__file__).resolve().parents[2] / "data_prep" / "make_demo_corpus.py"
 
 try:
     import espeakng_loader  # noqa: F401
@@ -171,9 +170,12 @@ def test_report_gives_hours_and_vocabulary(tmp_path, run):
         (["--voices", "en-us", "--test-voices", "en-us"], "--test-voices en-us: no other voice of --voices"),
         (["--rate", "10", "190"], "--rate 10 190: expected 80 <= MIN <= MAX <= 450"),
         (["--pitch", "60", "40"], "--pitch 60 40: expected 0 <= MIN <= MAX <= 99"),
-        (["--dev-utterances", "0"], "--dev-utterances 0: expected 1 or more"),
-        (["--seed", "-1"], "--seed -1: expected 0 or more"),
-        (["--utterances-per-talk", "0"], "--utterances-per-talk 0: expected 1 or more"),
+        (["--dev-utterances", "0"], "--dev-utterances: found 0, expected a whole number of 1 or more"),
+        (["--seed", "-1"], "--seed: found -1, expected a whole number of 0 or more"),
+        (
+            ["--utterances-per-talk", "0"],
+            "--utterances-per-talk: found 0, expected a whole number of 1 or more",
+        ),
         (["--talk-pause", "1", "0.5"], "--talk-pause 1 0.5: expected 0 <= shortest <= longest"),
     ],
 )
@@ -199,7 +201,7 @@ def test_existing_corpus_is_replaced_only_when_asked(tmp_path, run):
 
 @needs_espeak
 def test_interrupt_leaves_nothing_behind(tmp_path, run, monkeypatch):
-    from espeak import Espeak
+    from fairseq_prune.preparation.synthesis.espeak import Espeak
 
     speak, spoken = Espeak.synthesize, []
 

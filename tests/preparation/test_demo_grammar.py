@@ -1,13 +1,8 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
-
-import demo_grammar
-from demo_grammar import all_sentences, draw_sentences
+from fairseq_prune.preparation.synthesis import demo_grammar
+from fairseq_prune.preparation.synthesis.demo_grammar import all_sentences, draw_sentences
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,17 @@ ROOT/en-de/data/SPLIT/txt/SPLIT.yaml     one list item a segment: where it lies 
 ROOT/en-de/data/SPLIT/txt/SPLIT.{en,de}  transcript and translation, one line a segment
 """
 
-import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, TypeVar
 
 import numpy as np
-import soundfile
 import yaml
 from tqdm import tqdm
 
+from fairseq_prune.command_line import PlainParser
+from fairseq_prune.data.audio import write_audio
+from fairseq_prune.preparation.options import add_output, add_seed, whole_number
 from fairseq_prune.text.lines import require_line, write_lines
 
 SPLITS = ("train", "dev", "tst-COMMON")
@@ -49,27 +50,21 @@ def seconds_range(name: str, bounds: Sequence[float]) -> tuple[float, float]:
     return shortest, longest
 
 
-def count_option(name: str, value: int) -> int:
-    """Checks an option that counts something; raises `ValueError` naming it."""
-    if value < 1:
-        raise ValueError(f"{name} {value}: expected 1 or more")
-    return value
-
-
-def add_layout_arguments(parser: argparse.ArgumentParser) -> None:
+def add_layout_arguments(parser: PlainParser) -> None:
     """The options that every corpus builder shares."""
+    add_output(parser, f"folder that gets {PAIR}/data/SPLIT")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="ROOT", help="folder that gets en-de/data/SPLIT"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an en-de that is already in --out")
-    parser.add_argument(
-        "--utterances-per-talk", type=int, default=10, metavar="N", help="utterances in one wav (%(default)s)"
+        "--utterances-per-talk",
+        type=whole_number(1),
+        default=10,
+        metavar="N",
+        help="utterances in one wav (%(default)s)",
     )
     add_range(parser, "--talk-pause", (0.3, 1.0), "silence around the utterances of a talk, in seconds")
-    parser.add_argument("--seed", type=int, default=1, help="equal seeds give equal corpora (%(default)s)")
+    add_seed(parser, "equal seeds give equal corpora")
 
 
-def add_range(parser: argparse.ArgumentParser, option: str, default: tuple, description: str) -> None:
+def add_range(parser: PlainParser, option: str, default: tuple, description: str) -> None:
     """An option of two numbers, a minimum and a maximum, of the type of its default."""
     low, high = default
     parser.add_argument(
@@ -80,17 +75,6 @@ def add_range(parser: argparse.ArgumentParser, option: str, default: tuple, desc
         metavar=("MIN", "MAX"),
         help=f"{description} ({low} {high})",
     )
-
-
-def check_layout_arguments(args: argparse.Namespace) -> tuple[float, float]:
-    """Checks the options that every corpus builder shares, and returns the pause of a talk.
-
-    Raises `ValueError` naming the option.
-    """
-    count_option("--utterances-per-talk", args.utterances_per_talk)
-    if args.seed < 0:
-        raise ValueError(f"--seed {args.seed}: expected 0 or more")
-    return seconds_range("--talk-pause", args.talk_pause)
 
 
 def make_talks(
@@ -135,7 +119,7 @@ def write_split(
             [utterance.audio for utterance in talk.utterances], sample_rate, pause, rng
         )
         name = f"{split}_{number:04d}.wav"  # unlike MuST-C's ted_N.wav the split is named: unique in a corpus
-        soundfile.write(wav_folder / name, waveform, sample_rate, subtype="PCM_16")
+        write_audio(wav_folder / name, waveform, sample_rate)
         for utterance, offset in zip(talk.utterances, offsets):
             sources.append(_one_line(utterance.source))
             targets.append(_one_line(utterance.target))

@@ -34,6 +34,14 @@ class _Voice(ctypes.Structure):
     ]
 
 
+def check_ranges(rates: "tuple[int, int]", pitches: "tuple[int, int]") -> tuple:
+    """(lowest, highest) of --rate and of --pitch; raises `ValueError` for what espeak-ng does not take."""
+    for option, (low, high), allowed in (("--rate", rates, RATES), ("--pitch", pitches, PITCHES)):
+        if not allowed[0] <= low <= high <= allowed[-1]:
+            raise ValueError(f"{option} {low} {high}: expected {allowed[0]} <= MIN <= MAX <= {allowed[-1]}")
+    return tuple(rates), tuple(pitches)
+
+
 class Espeak:
     """The espeak-ng synthesiser. Equal arguments give equal samples, whatever was spoken before.
 

@@ -2,21 +2,18 @@
 
 import hashlib
 import shutil
-import sys
 from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
-from mustc_corpus import ROOT, SEGMENTS, WORDS, run_prep_mustc, tone
+from mustc_corpus import SEGMENTS, WORDS, run_prep_mustc, tone
 
 from fairseq_prune.data.audio import read_audio, resample
 from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import check_audio, read_manifest
-
-sys.path.insert(0, str(ROOT / "data_prep"))
-import prep_mustc
+from fairseq_prune.preparation import mustc as prep_mustc
 
 SIZES = ["--vocab-size", "24", "--src-vocab-size", "24"]
 
@@ -344,7 +341,7 @@ def test_options_that_do_not_fit_the_corpus_are_refused(corpus, options, message
         (["--spm-model", "a"], "--spm-model and --dict go together"),
         (["--spm-model", "a", "--dict", "b", "--joint-vocab"], "--joint-vocab trains a vocabulary"),
         (["--min-seconds", "5", "--max-seconds", "2"], "nothing is left"),
-        (["--workers", "0"], "--workers must be at least 1, found 0"),
+        (["--workers", "0"], "--workers: found 0, expected a whole number of 1 or more"),
         (["--vocab-type", "word"], "invalid choice: 'word'"),
     ],
 )

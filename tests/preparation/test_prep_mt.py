@@ -7,12 +7,10 @@ from fairseq.data import Dictionary, data_utils
 
 from fairseq_prune.data.config import DataConfig, VocabularyFiles
 from fairseq_prune.data.manifest import Utterance, write_manifest
+from fairseq_prune.preparation.mt import main
 from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
 PREP_MT = Path(__file__).resolve().parents[2] / "data_prep" / "prep_mt.py"
-sys.path.insert(0, str(PREP_MT.parent))
-
-from prep_mt import main  # noqa: E402
 
 TEXTS = {
     "train": [("the red house", "das rote Haus"), ("a green tree", "ein grüner Baum"), ("Ω", "ein Haus")],

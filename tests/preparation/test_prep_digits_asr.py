@@ -1,19 +1,13 @@
 """prep_digits.py --task asr: letters and audio, as of LibriSpeech."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
 
 from fairseq_prune.data.labelled_audio import read_split, words
+from fairseq_prune.preparation.digits import main
+from fairseq_prune.preparation.synthesis.german_numbers import ENGLISH_DIGITS
 from fairseq_prune.text.dictionaries import read_dictionary
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
-
-from german_numbers import ENGLISH_DIGITS
-from prep_digits import main
 
 RATE = 8000
 SMALL = ["--test-indices", "0", "--dev-indices", "1", "--train-utterances", "12", "--dev-utterances", "3"]

@@ -1,22 +1,17 @@
 """SLURP's and STOP's releases as manifests, and texts that are read aloud."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
 from slu_corpus import slurp_row, write_jsonl
 
 from fairseq_prune.data.manifest import check_audio, read_manifest
+from fairseq_prune.preparation import slurp as prep_slurp
+from fairseq_prune.preparation import spoken_texts as make_speech
+from fairseq_prune.preparation import stop as prep_stop
+from fairseq_prune.preparation.audio_files import Skipped
+from fairseq_prune.preparation.layouts.slu_texts import read_texts
 from fairseq_prune.text.meanings import Meaning, parse
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
-
-import make_speech
-import prep_slurp
-import prep_stop
-from slu_texts import read_texts
 
 ROWS = [
     slurp_row(1, "wake me at nine", "alarm", "set", [("time", 2, 3)], ["a.flac", "a-headset.flac"]),
@@ -79,7 +74,9 @@ def test_every_recording_of_slurp_becomes_a_row(slurp, tmp_path):
 
 
 def test_parses_with_all_words_mean_the_same(slurp):
-    short, whole = (prep_slurp.read_entries([slurp], words) for words in (False, True))
+    short, whole = (
+        prep_slurp.read_entries("train", [slurp], words, True, Skipped(False)) for words in (False, True)
+    )
     assert str(whole[0].tree) == "[IN:alarm_set wake me [SL:time at nine ] ]"
     for entry, row in zip(whole, short):
         assert Meaning.from_parse(entry.tree) == Meaning.from_parse(row.tree) == row.meaning
@@ -100,7 +97,7 @@ def test_held_out_sentences_are_in_no_other_split(slurp, tmp_path):
 
 
 def test_rare_intents_and_other_scenarios_are_left_out(slurp):
-    entries = prep_slurp.read_entries([slurp], False)
+    entries = prep_slurp.read_entries("train", [slurp], False, True, Skipped(False))
     assert {entry.meaning.intent for entry in prep_slurp.select(entries, None, 2)} == {
         "alarm_set",
         "audio_volume_mute",
@@ -118,7 +115,7 @@ def test_rare_intents_and_other_scenarios_are_left_out(slurp):
         (["--hold-out", "1", "1", "--text-only", "--scenarios", "iot"], "no utterance of 'iot'"),
         (["--hold-out", "1", "1", "--text-only", "--min-intent-count", "9"], "no intent occurs so often"),
         (["--hold-out", "1", "1", "--audio", "/nowhere"], "/nowhere: no such folder"),
-        (["--hold-out", "1", "1", "--audio", "."], "a recording of utterance"),
+        (["--hold-out", "1", "1", "--audio", "."], "recording c.flac is not below --audio"),
         (["--text-only"], "expected either --dev and --test, or --hold-out"),
     ],
 )

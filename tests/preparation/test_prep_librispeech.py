@@ -1,16 +1,10 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
 
 from fairseq_prune.data.labelled_audio import ENGLISH_LETTERS, read_split
+from fairseq_prune.preparation.librispeech import main
 from fairseq_prune.text.dictionaries import read_dictionary
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "data_prep"))
-
-from prep_librispeech import main
 
 TEXTS = ("AN OAK", "IT ISN'T")
 
