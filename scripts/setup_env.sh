@@ -14,7 +14,7 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
 fi
 
 say() { echo "[setup] $*" >&2; }
-requirement() { sed -n "s/.*f\"\($1[=<>][^;]*\); {$STACK}\".*/\1/p" setup.py | head -n 1; }
+requirement() { sed -n "s/.*f\"\($1[=<>][^;]*\); {$STACK}.*\".*/\1/p" setup.py | head -n 1; }
 
 say "Python $PYTHON_VERSION ($PYTHON_EXE), $STACK stack, into $VENV (several GB; a few minutes the first time)"
 [ -x "$VENV/bin/python" ] || "$PYTHON_EXE" -m venv "$VENV"
