@@ -8,3 +8,16 @@ by ``import fairseq_prune.tasks`` (or ``models``, ``criterions``, ``optim``).
 from fairseq_prune import registration
 
 registration.begin()
+
+
+def load(checkpoint, device: str = "cpu", half: bool = False, overrides: "dict | None" = None, **options):
+    """A checkpoint, ready to ``translate``, ``transcribe`` or ``understand`` audio; needs fairseq.
+
+    See `fairseq_prune.inference.loading.load`.
+    """
+    from fairseq_prune.inference.loading import load as load_model
+
+    return load_model(checkpoint, device, half, overrides, **options)
+
+
+__all__ = ["load"]

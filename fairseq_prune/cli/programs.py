@@ -35,4 +35,4 @@ def run(program: str, name: str, arguments: list[str]) -> None:
 def first_line(path: Path) -> str:
     """Of a program's description, without running it."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0]
+    return text.partition("\n")[0].partition(" See --help")[0]
