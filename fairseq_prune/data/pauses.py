@@ -1,5 +1,7 @@
 """Cutting long recordings at pauses."""
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 FRAME = 320  # samples at 16 kHz: 20 ms
@@ -39,3 +41,30 @@ def cut_at_pauses(waveform: np.ndarray, max_seconds: float) -> list[tuple[int, i
         start = cut
     pieces.append((start * FRAME, len(waveform)))
     return pieces
+
+
+def cut_by_blocks(
+    read: Callable[[int, int], np.ndarray], samples: int, max_seconds: float
+) -> Iterator[tuple[int, int]]:
+    """The pieces of `cut_at_pauses`, for a recording of which only a block is in memory.
+
+    Args:
+        read: samples (n,) from the arguments start and n.
+        samples: of the recording.
+        max_seconds: longest piece.
+
+    Yields:
+        (start, end) in samples of each piece.
+    """
+    longest = int(max_seconds * 16000) // FRAME
+    block = (longest + longest // 4) * FRAME  # a cut depends on no more
+    start = 0
+    while samples - start > longest * FRAME:
+        length = min(block, samples - start)
+        pieces = [(start + first, start + last) for first, last in cut_at_pauses(read(start, length), max_seconds)]
+        if start + length == samples:
+            yield from pieces
+            return
+        yield pieces[0]
+        start = pieces[0][1]
+    yield start, samples
