@@ -16,52 +16,24 @@ from _cli import PlainParser, complete, run
 from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.loading import load_fairseq_state
-from fairseq_prune.checkpoints.whisper.importing import import_whisper
+from fairseq_prune.checkpoints.whisper.foreign import import_whole
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
-from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
-from fairseq_prune.text.openai import read_ranks
-
-MULTILINGUAL_END = (
-    50257  # id of the end of text in the multilingual tokenizers; in the English one it is 50256
-)
-
-
-def read_tokenizer(args, rows):
-    """The tokenizer of --tokenizer, or of the folder that --from names."""
-    path = args.tokenizer or args.source
-    if not path.is_dir() and args.tokenizer is None:
-        raise ValueError(
-            f"{path}: holds no tokenizer, give --tokenizer: tokenizer.json, or OpenAI's gpt2.tiktoken"
-        )
-    if path.suffix == ".tiktoken":
-        return read_ranks(path, rows)
-    return ByteLevelBPE.load(path).for_rows(rows)
 
 
 def main(args):
-    checkpoint, says = import_whisper(args.source)
-    tokenizer = read_tokenizer(args, checkpoint.rows)
-    checkpoint.require_symbols(tokenizer.dictionary.symbols, tokenizer.name)
-    checkpoint.tokenizer = tokenizer.to_json()
-    multilingual = says["multilingual"]
-    if multilingual is None:
-        multilingual = tokenizer.dictionary.eos() >= MULTILINGUAL_END
-    language = args.language if multilingual else None
-    tokenizer.prefix(language)  # raises where there is no such language
+    checkpoint, tokenizer, says = import_whole(args.source, args.tokenizer, args.language)
     never, _ = suppressed_tokens(tokenizer)
     listed = says["suppressed"]
-    suppress = "none" if listed == [] else "non_speech"
     if listed and set(listed) != set(never):
         print(
             f"note: {args.source} suppresses {len(listed)} tokens, this package {len(never)} (signs of no speech)"
         )
-    checkpoint.task = {"language": language, "suppress_tokens": suppress}
     with complete(args.out, args.overwrite) as written:
         torch.save(checkpoint.to_fairseq(), written)
         state = load_fairseq_state(written)  # strictly, as fairseq's programs do
         [model], _, _ = checkpoint_utils.load_model_ensemble_and_task([str(written)], state=state)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    kind = f"multilingual, set to {language}" if multilingual else "English"
+    kind = f"multilingual, set to {args.language}" if says["multilingual"] else "English"
     print(f"{args.out}: {parameters:,} parameters, {checkpoint.rows:,} tokens, {kind}")
 
 

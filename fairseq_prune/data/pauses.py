@@ -61,7 +61,9 @@ def cut_by_blocks(
     start = 0
     while samples - start > longest * FRAME:
         length = min(block, samples - start)
-        pieces = [(start + first, start + last) for first, last in cut_at_pauses(read(start, length), max_seconds)]
+        pieces = [
+            (start + first, start + last) for first, last in cut_at_pauses(read(start, length), max_seconds)
+        ]
         if start + length == samples:
             yield from pieces
             return

@@ -88,7 +88,7 @@ class Pipeline(ABC):
         self.device, self.half = usable_device(device), half
         if half and self.device.type == "cpu":
             raise ValueError("float16 needs a GPU, found device cpu")
-        state = load_fairseq_state(checkpoint, overrides)
+        state = self.read(checkpoint, overrides)
         self.cfg = state["cfg"]
         self.check(checkpoint, self.cfg)
         self.task = self.build_task(checkpoint, self.cfg, state)
@@ -97,6 +97,10 @@ class Pipeline(ABC):
             self.model.half()
 
     # -- what a subclass may change
+
+    def read(self, checkpoint: str, overrides: Optional[dict[str, Any]]) -> dict[str, Any]:
+        """The content of the checkpoint, brought up to date."""
+        return load_fairseq_state(checkpoint, overrides)
 
     def check(self, checkpoint: str, cfg: DictConfig) -> None:
         """Raise ValueError if the checkpoint is of another kind; nothing of it has been built yet."""

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairseq_prune.data.pauses import FRAME, cut_at_pauses
+from fairseq_prune.data.pauses import FRAME, cut_at_pauses, cut_by_blocks
 
 RATE = 16000
 
@@ -54,3 +54,16 @@ def test_a_cut_lies_in_background_noise_rather_than_in_quieter_gaps_of_speech():
 def test_a_limit_without_room_for_a_pause_is_refused(max_seconds):
     with pytest.raises(ValueError, match=r"longest piece: found .* expected 0\.48 s or more"):
         cut_at_pauses(noise(RATE), max_seconds)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 3.0, 3.7, 11.0, 40.0])
+def test_pieces_of_blocks_are_those_of_the_whole(seconds):
+    waveform = np.random.default_rng(0).normal(size=round(seconds * 16000)).astype(np.float32)
+    longest = []
+
+    def read(start, samples):
+        longest.append(samples)
+        return waveform[start : start + samples]
+
+    assert list(cut_by_blocks(read, len(waveform), 3.0)) == cut_at_pauses(waveform, 3.0)
+    assert max(longest, default=0) <= 1.25 * 3.0 * 16000

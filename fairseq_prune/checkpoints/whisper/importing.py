@@ -62,7 +62,8 @@ def import_whisper(path) -> tuple[WhisperCheckpoint, dict[str, Any]]:
 
     Returns:
         The checkpoint, its tokenizer None; and what the source says of itself: "multilingual" (bool), "suppressed"
-        (the list of ids that are never generated), each None where it says nothing.
+        (the list of ids that are never generated), "alignment_heads" ([decoder layer, head], whose attention follows
+        the speech), each None where it says nothing.
 
     Raises:
         FileNotFoundError: there is nothing, or a file of the folder is missing.
@@ -126,6 +127,7 @@ def _from_huggingface(folder: Path) -> tuple[WhisperCheckpoint, dict[str, Any]]:
     says = {
         "multilingual": generation.get("is_multilingual"),
         "suppressed": generation.get("suppress_tokens"),
+        "alignment_heads": generation.get("alignment_heads"),
     }
     return _checkpoint(weights, heads, path), says
 
@@ -141,7 +143,7 @@ def _from_openai(path: Path) -> tuple[WhisperCheckpoint, dict[str, Any]]:
         for pattern, replacement in OPENAI_NAMES:
             name = re.sub(pattern, replacement, name)
         weights[name] = value
-    says = {"multilingual": dims["n_vocab"] >= MULTILINGUAL_ROWS, "suppressed": None}
+    says = {"multilingual": dims["n_vocab"] >= MULTILINGUAL_ROWS, "suppressed": None, "alignment_heads": None}
     return _checkpoint(weights, {dims["n_audio_head"], dims["n_text_head"]}, path), says
 
 
@@ -168,10 +170,9 @@ def _from_ctranslate2(folder: Path) -> tuple[WhisperCheckpoint, dict[str, Any]]:
         else:
             weights.update(_ctranslate2_weights(side, rest, value, path))
     _drop_projection(weights, "decoder.projection.weight", path)
-    suppressed = (_read_json(folder / "config.json") if (folder / "config.json").is_file() else {}).get(
-        "suppress_ids"
-    )
-    return _checkpoint(weights, heads, path), {"multilingual": None, "suppressed": suppressed}
+    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    says = {"multilingual": None, "suppressed": config.get("suppress_ids")}
+    return _checkpoint(weights, heads, path), {**says, "alignment_heads": config.get("alignment_heads")}
 
 
 def _ctranslate2_weights(side: str, rest: str, value: Tensor, path: Path) -> dict[str, Tensor]:

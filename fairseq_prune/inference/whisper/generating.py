@@ -78,7 +78,9 @@ class Writer:
         logits = decoder.output_layer(features[:, -1]).float()
         text = torch.full((len(rows), max_tokens), self.end, dtype=torch.long, device=prefix.device)
         sums, going = logits.new_zeros(len(rows)), torch.ones_like(rows, dtype=torch.bool)
-        active = torch.arange(len(rows), device=prefix.device)  # the rows of the batch that the decoder still has
+        active = torch.arange(
+            len(rows), device=prefix.device
+        )  # the rows of the batch that the decoder still has
         every = LOOKS_ON_GPU if prefix.is_cuda else 1
         for place in range(max_tokens):
             so_far = text[active]
@@ -121,17 +123,17 @@ class Writer:
         decoder = self.model.decoder
         features, _ = decoder(prefix[:, : start + 1], encoder_out, features_only=True)
         silence = self._no_speech(decoder.output_layer(features[:, -1]))
-        ensemble = _Encoded([self.model], encoder_out, prefix[0].tolist(), self.rules)
+        ensemble = _Encoded([self.model], encoder_out, prefix[0].tolist(), self.rules, max_tokens)
         searching = _Search(ensemble, decoder.dictionary, beam_size=beam, max_len_a=0, max_len_b=max_tokens)
         searching.first_token = int(prefix[0, -1])
         places = prefix.new_zeros(len(prefix), 1)  # fairseq asks its source for nothing but its size
         sample = {"net_input": {"src_tokens": places, "src_lengths": places.new_ones(len(places))}}
         found = []
         for row, hypotheses in enumerate(searching.generate([self.model], sample)):
-            best = hypotheses[0]
-            tokens, ended = self._up_to_end(best["tokens"].tolist())
-            log_prob = float(best["positional_scores"].sum())
-            found.append(Generated(tokens, ended and len(tokens) < max_tokens, log_prob, silence[row]))
+            tokens, scores = hypotheses[0]["tokens"].tolist(), hypotheses[0]["positional_scores"]
+            ended = len(tokens) <= max_tokens  # or else fairseq has added an end
+            log_prob = float(scores.sum() if ended else scores[:-1].sum())
+            found.append(Generated(tokens[:-1], ended, log_prob, silence[row]))
         return found
 
     @torch.inference_mode()
@@ -173,9 +175,9 @@ def _choose(logits: Tensor, temperature: float, generator: Optional[torch.Genera
 class _Encoded(EnsembleModel):
     """What the generator of fairseq takes for a model: the speech is encoded, the prefix forced, the rules kept."""
 
-    def __init__(self, models, encoder_out, prefix: Sequence[int], rules: TokenRules):
+    def __init__(self, models, encoder_out, prefix: Sequence[int], rules: TokenRules, max_tokens: int):
         super().__init__(models)
-        self.encoder_out, self.rules = encoder_out, rules
+        self.encoder_out, self.rules, self.max_tokens = encoder_out, rules, max_tokens
         device = encoder_out["encoder_out"][0].device
         self.before = torch.tensor(prefix[:-1], dtype=torch.long, device=device)
 
@@ -187,6 +189,8 @@ class _Encoded(EnsembleModel):
         log_probs, attention = super().forward_decoder(
             prompted, encoder_outs, incremental_states, temperature
         )
+        if tokens.size(1) > self.max_tokens:  # fairseq forces the end, which the rules may not allow
+            return log_probs, attention
         log_probs = self.rules.apply(log_probs.float(), tokens[:, 1:])
         return log_probs - log_probs.logsumexp(1, keepdim=True), attention
 

@@ -33,9 +33,7 @@ def read_window(
     return Window(start, torch.from_numpy(recording.read(start, samples)), language, prompt)
 
 
-def follow_timestamps(
-    listener: Listener, recording: Recording
-) -> Generator[Window, Heard, Transcript]:
+def follow_timestamps(listener: Listener, recording: Recording) -> Generator[Window, Heard, Transcript]:
     """The published algorithm: each window begins where the timestamps of the one before end.
 
     Yields windows, wants to be sent what was heard in each, and returns the transcript.

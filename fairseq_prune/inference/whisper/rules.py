@@ -1,8 +1,8 @@
 """What Whisper's decoder may write next: suppressed tokens, and timestamps that make sense.
 
-The rules of timestamps are those of openai/whisper: a text begins with one, of at most a second; they come in pairs, the
-end of a segment and the beginning of the next; they never run back; and where all of them together are likelier than
-any text, one of them is written.
+The rules of timestamps are those of openai/whisper: a text begins with one, of at most a second; they come in pairs,
+the end of a segment and the beginning of the next; they never run back; and where all of them together are likelier
+than any text, one of them is written.
 """
 
 from collections.abc import Sequence

@@ -49,15 +49,11 @@ def split_at_timestamps(tokens: Sequence[int], first: int, seconds: float) -> tu
     begins = [0, *borders]
     if ends_alone:
         borders = [*borders, len(tokens)]
-    spans = [
-        Span(time(begin), time(end - 1), list(tokens[begin:end])) for begin, end in zip(begins, borders)
-    ]
+    spans = [Span(time(begin), time(end - 1), list(tokens[begin:end])) for begin, end in zip(begins, borders)]
     return spans, seconds if ends_alone else time(borders[-1] - 1)
 
 
-def segments_of(
-    listener: Listener, heard: Heard, window: Window, number: int
-) -> tuple[list[Segment], float]:
+def segments_of(listener: Listener, heard: Heard, window: Window, number: int) -> tuple[list[Segment], float]:
     """The segments of a window, and after how many seconds of it the next one begins.
 
     Args:
@@ -93,9 +89,7 @@ def segments_of(
     return segments, advance
 
 
-def _words(
-    listener: Listener, heard: Heard, tokens: Sequence[int], place: int, offset: float
-) -> list[Word]:
+def _words(listener: Listener, heard: Heard, tokens: Sequence[int], place: int, offset: float) -> list[Word]:
     """The words of tokens of which the first is the text's token number ``place``; times are of the recording."""
     words = []
     for group in split_words(listener.tokenizer, tokens, heard.language or "en"):

@@ -1,13 +1,14 @@
 """Transcribing and translating recordings with a Whisper alone: no data folder, no flags of the training."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
 from tqdm import tqdm
 
 from fairseq_prune.data.audio import SAMPLE_RATE
-from fairseq_prune.inference.whisper.loading import load_whisper
-from fairseq_prune.inference.whisper.long_form import Progress, batched, sequential
+from fairseq_prune.inference.whisper.loading import WhisperPipeline
+from fairseq_prune.inference.whisper.long_form import batched, sequential
 from fairseq_prune.inference.whisper.options import TranscriptionOptions
 from fairseq_prune.inference.whisper.recordings import as_recording
 from fairseq_prune.inference.whisper.windows import Listener
@@ -44,10 +45,10 @@ class WhisperTranscriber:
         **options,
     ):
         self.options = TranscriptionOptions(**options)
-        loaded = load_whisper(source, overrides, device, half, tokenizer)
-        loaded.check(source, self.options.language, self.options.task)
-        self.multilingual = loaded.multilingual
-        self.listener = Listener(loaded, self.options)
+        pipeline = WhisperPipeline(source, overrides, device, half, tokenizer)
+        pipeline.require(self.options.language, self.options.task)
+        self.multilingual = pipeline.multilingual
+        self.listener = Listener(pipeline, self.options)
 
     def transcribe(self, audio: Sequence, progress: Optional[str] = None) -> list[Transcript]:
         """The transcript of each recording.
@@ -79,13 +80,10 @@ class WhisperTranscriber:
                         f"{longest / SAMPLE_RATE:g} s where --long-form is off"
                     )
         read: Callable = sequential if self.options.long_form == "sequential" else batched
-        total = round(sum(recording.seconds for recording in recordings), 1)
-        with tqdm(total=total, desc=progress, unit="s", disable=progress is None) as bar:
+        total, heard = sum(recording.seconds for recording in recordings), 0.0
+        with tqdm(total=math.ceil(total), desc=progress, unit="s", disable=progress is None) as bar:
             for step in read(self.listener, recordings):
-                _advance(bar, step)
+                heard += step.seconds
+                bar.update(min(round(heard), bar.total) - bar.n)
                 if step.transcript is not None:
                     yield step.number, step.transcript
-
-
-def _advance(bar: tqdm, step: Progress) -> None:
-    bar.update(round(min(step.seconds, max(bar.total - bar.n, 0)), 1))

@@ -15,6 +15,7 @@ from fairseq_prune.data.slu_dataset import collate_features
 from fairseq_prune.inference.base import is_silent
 from fairseq_prune.inference.whisper.context import full_context, hears_less
 from fairseq_prune.inference.whisper.generating import Generated, Writer
+from fairseq_prune.inference.whisper.loading import WhisperPipeline
 from fairseq_prune.inference.whisper.options import TranscriptionOptions
 from fairseq_prune.inference.whisper.rules import (
     TokenRules,
@@ -42,8 +43,8 @@ TOKENS_TO_SPARE = 24
 class Window:
     """A stretch of a recording.
 
-    start: its first sample. waveform: (samples,). language: None where it is to be found out. prompt: tokens of the text
-    before.
+    start: its first sample. waveform: (samples,). language: None where it is to be found out. prompt: tokens of the
+    text before.
     """
 
     start: int
@@ -90,20 +91,20 @@ class Listener:
     of it is tried next; then the temperature rises. The last text that was tried is taken.
 
     Args:
-        loaded: `loading.LoadedWhisper`, on the device where it shall run.
+        pipeline: the model, its tokenizer and what they know.
         options: of the transcription.
     """
 
-    def __init__(self, loaded, options: TranscriptionOptions):
-        self.model, self.tokenizer, self.options = loaded.model, loaded.tokenizer, options
-        self.multilingual, self.mel_bins = loaded.multilingual, loaded.mel_bins
+    def __init__(self, pipeline: WhisperPipeline, options: TranscriptionOptions):
+        self.model, self.tokenizer, self.options = pipeline.model, pipeline.tokenizer, options
+        self.multilingual, self.mel_bins = pipeline.multilingual, pipeline.mel_bins
         self.device = next(self.model.parameters()).device
         self.timestamps = options.timestamps and has_timestamps(self.tokenizer)
-        rules = TokenRules(self.tokenizer, loaded.never, loaded.never_first, self.timestamps)
+        rules = TokenRules(self.tokenizer, pipeline.never, pipeline.never_first, self.timestamps)
         end = self.tokenizer.dictionary.eos()
         self.writer = Writer(self.model, rules.to(self.device), end, no_speech_token(self.tokenizer))
         self.languages = languages_of(self.tokenizer) if self.multilingual else {}
-        self.heads = options.alignment_heads or loaded.alignment_heads
+        self.heads = options.alignment_heads or pipeline.alignment_heads
         self.searched: list[np.ndarray] = []
         prompt = options.initial_prompt.strip()
         self.initial_prompt = self.tokenizer.encode(f" {prompt}") if prompt else []
@@ -144,27 +145,27 @@ class Listener:
         return heard
 
     def _attempt(self, windows: Sequence[Window], temperature: float, whole: bool) -> list["_Tried"]:
-        features = [log_mel(window.waveform, self.mel_bins) for window in windows]
+        most = self.model.encoder.max_positions()
+        features = [log_mel(window.waveform, self.mel_bins)[:most] for window in windows]
         batch = {name: part.to(self.device) for name, part in collate_features(features).items()}
         short = hears_less(self.model) and not whole
         with full_context(self.model, whole):
             encoder_out = self.model.encoder(**batch)
         languages = self._languages(windows, encoder_out)
         prefixes = [self._prefix(window, language) for window, language in zip(windows, languages)]
-        limit = min(
-            self.options.max_tokens, self.model.decoder.max_positions() - max(map(len, prefixes))
-        )
+        limit = min(self.options.max_tokens, self.model.decoder.max_positions() - max(map(len, prefixes)))
         spoken = limit
         if short:
             longest = max(window.seconds for window in windows)
             spoken = min(limit, TOKENS_TO_SPARE + int(TOKENS_A_SECOND * longest))
         found = self._write(encoder_out, prefixes, spoken, temperature)
-        tried = [
-            self._judge(one, language, temperature, short)
-            for one, language in zip(found, languages)
-        ]
+        tried = [self._judge(one, language, temperature, short) for one, language in zip(found, languages)]
         if self.options.word_timestamps:
-            done = [i for i, one in enumerate(tried) if not one.failed or temperature == self.options.temperatures[-1]]
+            done = [
+                i
+                for i, one in enumerate(tried)
+                if not one.failed or temperature == self.options.temperatures[-1]
+            ]
             self._align(encoder_out, windows, prefixes, tried, done)
         return tried
 
@@ -250,7 +251,9 @@ class Listener:
                 chosen = [heads.index(head) for head in best]
             starts = token_starts(kept[list(chosen)], before)
             tried[i].starts = times[row][seen[row]].cpu().numpy()[starts].tolist()
-            logits = self.model.decoder.output_layer(features[row, before : length - 2])[:, : self.text_tokens]
+            logits = self.model.decoder.output_layer(features[row, before : length - 2])[
+                :, : self.text_tokens
+            ]
             wanted = torch.tensor(texts[i], device=self.device)[:, None]
             tried[i].probabilities = logits.float().softmax(-1).gather(1, wanted)[:, 0].tolist()
 
