@@ -99,14 +99,14 @@ def assert_same_weights(checkpoint, model, half=False):
 def test_a_folder_of_hugging_face(folder, model):
     checkpoint, says = import_whisper(folder)
     assert_same_weights(checkpoint, model)
-    assert says == {"multilingual": None, "suppressed": None}
+    assert says == {"multilingual": None, "suppressed": None, "alignment_heads": None}
 
 
 def test_what_the_generation_config_says(folder):
     (folder / "generation_config.json").write_text(
         json.dumps({"is_multilingual": True, "suppress_tokens": [1, 2]})
     )
-    assert import_whisper(folder)[1] == {"multilingual": True, "suppressed": [1, 2]}
+    assert import_whisper(folder)[1] == {"multilingual": True, "suppressed": [1, 2], "alignment_heads": None}
 
 
 @pytest.mark.parametrize(("rows", "multilingual"), [(51864, False), (51865, True)])
