@@ -13,21 +13,28 @@ logging.disable(logging.INFO)
 warnings.filterwarnings("ignore", category=FutureWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="torch")
 
-from fairseq_prune.errors import AT_THE_EDGE, SHOW, line  # noqa: E402
+from fairseq_prune.command_line import INTERRUPTED, PlainParser, finish, interrupted  # noqa: E402
+
+
+def _end(status: int) -> None:
+    """End the process; after Ctrl-C all is tidied, and threads that are still at work are not waited for."""
+    if status == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _interrupted_import(kind, error, trace) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        _end(interrupted())
+    sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _interrupted_import  # `run` takes Ctrl-C from the end of the imports on
+
 from fairseq_prune.files import complete  # noqa: E402, F401
 from fairseq_prune.inference.translation import Translator  # noqa: E402
-
-
-class PlainParser(argparse.ArgumentParser):
-    """The description as it is written, and one line for what is wrong."""
-
-    def __init__(self, description: str = "", **options):
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(description=description, **options)
-
-    def error(self, message):
-        """One line, as for all bad input."""
-        self.exit(2, f"error: {message}\n")
 
 
 class Parser(PlainParser):
@@ -89,12 +96,7 @@ def load_translator(args: argparse.Namespace, checkpoint=None) -> Translator:
 
 
 def run(main, parser: PlainParser) -> None:
-    """Call ``main(args)``; bad input becomes one line on stderr and exit status 2."""
-    args = parser.parse_args()
-    try:
-        main(args)
-    except AT_THE_EDGE as error:
-        if os.environ.get(SHOW):
-            raise
-        print(line(error), file=sys.stderr)
-        sys.exit(2)
+    """Call ``main(args)``. Bad input becomes one line on stderr and exit status 2; Ctrl-C one line and 130."""
+    status = finish(main, parser.parse_args())
+    if status:
+        _end(status)

@@ -4,8 +4,10 @@
     python scripts/extract_features.py --checkpoint dphubert.pt --out features a.wav b.flac
     python scripts/extract_features.py --checkpoint hubert_base_ls960.pt --out valid.safetensors --manifest valid.tsv
 
-A folder gets NAME.npy for each file, (layers + 1, frames, dim); a .safetensors file all of them, by path. Layer 0
-is what enters the first layer of the transformer, 20 ms a frame.
+A folder gets NAME.npy for each file, (layers + 1, frames, dim); a .safetensors file holds all of them, by path. A
+frame is 20 ms. Layer 0 is what enters the first layer of the transformer: the output of the positional convolution is
+added already, as in transformers. (Layer 0 of torchaudio and of the published DPHuBERT code is the input of that
+convolution.)
 """
 
 from collections import Counter
@@ -21,20 +23,8 @@ from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.data.audio import SAMPLE_RATE, audio_info, read_audio
 from fairseq_prune.data.waveform_manifest import read_waveform_manifest
-from fairseq_prune.inference.base import usable_device
+from fairseq_prune.inference.base import batches_by_length, usable_device
 from fairseq_prune.modules.hubert.architecture import build_encoder
-
-
-def batches(lengths, max_samples):
-    """Indices of files of similar length, longest first, in batches of at most so many samples with padding."""
-    batch = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > max_samples:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 @torch.inference_mode()
@@ -90,7 +80,9 @@ def main(args):
     lengths = [audio_info(path).n_samples for path in files.values()]
     found = {}
     with complete(args.out, args.overwrite) as written, tqdm(total=len(files), unit="file") as progress:
-        for indices in batches(lengths, round(args.batch_seconds * SAMPLE_RATE)):
+        for indices in batches_by_length(
+            lengths, max_samples=round(args.batch_seconds * SAMPLE_RATE), shortest=0
+        ):
             waveforms = [torch.from_numpy(read_audio(files[names[i]])) for i in indices]
             for i, rows in zip(indices, features(encoder, waveforms, layers, device)):
                 if in_one_file:

@@ -1,29 +1,55 @@
 #!/usr/bin/env python
 """Translate audio files with a trained checkpoint.
 
-Any format that soundfile reads, any sample rate; long files are cut at pauses.
+The files may have any format that soundfile reads, and any sample rate. They are cut at pauses into pieces as long as
+the utterances that the model has learned from; what holds no speech is left out.
 
     python scripts/translate.py --checkpoint demo_out/pruned/checkpoint_best.pt talk.wav interview.flac
 """
 
 import json
+import sys
 
 import torch
 from _cli import Parser, load_translator, positive, run
 
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
-from fairseq_prune.data.pauses import cut_at_pauses
+from fairseq_prune.data.speech_pieces import speech_pieces
+
+UNKNOWN = 20.0  # seconds of the longest piece for a checkpoint that says nothing of its training
+
+
+def lengths_of_pieces(translator, asked):
+    """Seconds of the longest and of a typical piece; says where they do not come from the checkpoint."""
+    heard = translator.heard
+    if heard is None:
+        if asked is None:
+            print(
+                "the checkpoint does not say how long the utterances of its training were: pieces of up to"
+                f" {UNKNOWN:g} s, or as --max-seconds says",
+                file=sys.stderr,
+            )
+        return asked or UNKNOWN, asked or UNKNOWN
+    if asked is not None and asked > heard["longest"]:
+        print(
+            f"--max-seconds {asked:g}: the model has learned from utterances of up to {heard['longest']:.1f} s, and may"
+            " leave out what is said in longer ones",
+            file=sys.stderr,
+        )
+    return asked or max(heard["longest"], 0.48), min(heard["typical"], asked or heard["typical"])
 
 
 def main(args):
     waveforms = [read_audio(path) for path in args.audio]
-    pieces = [cut_at_pauses(waveform, args.max_seconds) for waveform in waveforms]
+    translator = load_translator(args)
+    longest, typical = lengths_of_pieces(translator, args.max_seconds)
+    pieces = [speech_pieces(waveform, longest, typical) for waveform in waveforms]
     cut = [
         torch.from_numpy(waveform[start:end])
         for waveform, times in zip(waveforms, pieces)
         for start, end in times
     ]
-    texts = iter(load_translator(args).translate(cut, args.batch_size, progress="translating"))
+    texts = iter(translator.translate(cut, args.batch_size, progress="translating"))
     for path, times in zip(args.audio, pieces):
         segments = [
             {"start": start / SAMPLE_RATE, "end": end / SAMPLE_RATE, "text": next(texts)}
@@ -47,7 +73,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--max-seconds",
         type=positive(float),
-        default=20.0,
-        help="longest piece that is translated at once; not longer than what the model has learned from (default: 20)",
+        help="longest piece that is translated at once (default: the longest utterance of the training, which the"
+        " checkpoint holds)",
     )
     run(main, parser)

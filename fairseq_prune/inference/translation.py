@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from fairseq_prune.data.audio import SAMPLE_RATE
 from fairseq_prune.inference.base import GenerationPipeline
 from fairseq_prune.modules.hubert.convolution import samples_of_a_frame
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
@@ -40,6 +41,12 @@ class Translator(GenerationPipeline):
     def shortest(self) -> int:
         """Samples of a frame."""
         return samples_of_a_frame(self.hubert.kernels_strides)
+
+    @property
+    def heard(self) -> Optional[dict[str, float]]:
+        """Seconds of the "longest" and of a "typical" utterance of the training; None if the checkpoint is older."""
+        found = self.task.heard
+        return found and {name: samples / SAMPLE_RATE for name, samples in found.items()}
 
     def batch(self, waveforms: Sequence[Tensor]) -> dict[str, dict[str, Tensor]]:
         """Waveforms, zero padded to (batch, samples), and their lengths (batch,)."""

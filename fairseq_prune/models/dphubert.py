@@ -50,7 +50,12 @@ class DPHubertConfig(FairseqDataclass):
     )
     distill_layers: str = option(
         "0|4,8,12",
-        "layers to learn, 0 being what enters the first one; those of a group (groups have | between) share a map",
+        "layers to learn, 0 as --distill-layer-zero says; those of a group (groups have | between) share a map",
+    )
+    distill_layer_zero: ChoiceEnum(["before_positions", "after_positions"]) = option(
+        "before_positions",
+        "what layer 0 of --distill-layers is: the input of the positional convolution, as in the published code, or"
+        " what enters the first layer, which has the positions added",
     )
     distill_by: ChoiceEnum(list(MAPS)) = option(
         "layers",
@@ -110,6 +115,10 @@ class DPHubert(BaseFairseqModel):
     """A student and its maps to the teacher; in the first stage with gates and Lagrange multipliers.
 
     The teacher is no part of the model's parameters or of its checkpoints, and not needed once it is trained.
+
+    Args:
+        student, maps, teacher: the two models, and what makes the teacher's states of the student's.
+        before_positions: what layer 0 is (`TokenPrunedHubert.layer_outputs`).
     """
 
     def __init__(
@@ -117,9 +126,11 @@ class DPHubert(BaseFairseqModel):
         student: Union[TokenPrunedHubert, GatedHubert],
         maps: Union[LayerMaps, PredictionHeads],
         teacher: Optional[TokenPrunedHubert] = None,
+        before_positions: bool = True,
     ):
         super().__init__()
         self.student = student
+        self.before_positions = before_positions
         self.maps = maps
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]  # a list hides it
         self.multipliers = None
@@ -166,7 +177,8 @@ class DPHubert(BaseFairseqModel):
         maps = MAPS[str(cfg.distill_by)](groups, student.encoder.embedding_dim, teacher_dim)
         if cfg.maps_path:
             load_maps(maps, cfg.maps_path)
-        freeze_unused(student, groups, cfg.distill_by)
+        before_positions = str(cfg.distill_layer_zero) == "before_positions"
+        freeze_unused(student, groups, cfg.distill_by, before_positions)
         keep_in_checkpoint(
             cfg,
             student_config=json.dumps(architecture),
@@ -175,7 +187,7 @@ class DPHubert(BaseFairseqModel):
             student_path=None,
             maps_path=None,
         )
-        return cls(student, maps, teacher_model)
+        return cls(student, maps, teacher_model, before_positions)
 
     def _apply(self, fn, *args, **kwargs):
         for teacher in self._teacher:
@@ -227,9 +239,9 @@ class DPHubert(BaseFairseqModel):
         if not self._teacher:
             raise ValueError("distillation needs the teacher (--teacher-path)")
         with torch.no_grad():
-            states, _ = self._teacher[0].layer_outputs(source, lengths)
+            states, _ = self._teacher[0].layer_outputs(source, lengths, self.before_positions)
         targets = [states[layer] for layer in self.maps.layers]
-        states, padding_mask = self.student.layer_outputs(source, lengths)
+        states, padding_mask = self.student.layer_outputs(source, lengths, self.before_positions)
         out = {"student": self.maps(states), "teacher": targets, "padding_mask": padding_mask}
         if self.multipliers is not None:
             student = self.student
@@ -267,7 +279,9 @@ def check_layers(groups: list[list[int]], distill_by, student: TokenPrunedHubert
         )
 
 
-def freeze_unused(student: TokenPrunedHubert, groups: list[list[int]], distill_by) -> None:
+def freeze_unused(
+    student: TokenPrunedHubert, groups: list[list[int]], distill_by, before_positions: bool = False
+) -> None:
     """Parameters that distillation gives no gradient, which fairseq's default --ddp-backend stops at.
 
     Among them are the layers above the highest that is learned. Their gates are not: size alone closes these.
@@ -280,6 +294,9 @@ def freeze_unused(student: TokenPrunedHubert, groups: list[list[int]], distill_b
         return
     highest = max(layer for group in groups for layer in group)
     encoder.layers[highest:].requires_grad_(False)
+    if highest == 0 and before_positions:
+        encoder.pos_conv.requires_grad_(False)
+        encoder.layer_norm.requires_grad_(False)
     if positions is not None:
         for index, gate in positions.layers.items():
             gate.requires_grad_(int(index) < highest)

@@ -113,6 +113,8 @@ class SpeechTranslationTask(SampleBatchesTask):
         self.scores = CorpusScores()
         self.needs_transcripts = self.ctc_text == "source"  # a criterion may need them too
         self._state = None
+        # of the training utterances: {"longest": samples, "typical": samples}; kept in checkpoints
+        self.heard: Optional[dict[str, int]] = None
         # a missing directory is told when it is needed: a checkpoint may bring the vocabularies
         if cfg.data and (Path(cfg.data) / CONFIG_FILE).is_file():
             self.data = DataConfig.load(cfg.data)
@@ -218,6 +220,8 @@ class SpeechTranslationTask(SampleBatchesTask):
                 "ctc_text": self.ctc_text,
                 "vocabularies": {name: states[id(v)] for name, v in self.vocabularies.items()},
             }
+            if self.heard is not None:
+                self._state["heard"] = self.heard
         return self._state
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -231,6 +235,8 @@ class SpeechTranslationTask(SampleBatchesTask):
                 "the checkpoint holds no vocabularies: the task speech_translation did not write it"
             )
         self.ctc_text = state_dict["ctc_text"]  # what the model was built for
+        if self.heard is None:
+            self.heard = state_dict.get("heard")  # checkpoints of before November 2026 have none
         for name, state in state_dict["vocabularies"].items():
             stored = SentencePieceVocabulary.from_state_dict(state, name="the checkpoint")
             if name not in self.vocabularies:
@@ -277,6 +283,7 @@ class SpeechTranslationTask(SampleBatchesTask):
         if training:
             self._check_transcripts(utterances, path)
             self._filter(dataset, path)
+            self._note_lengths(dataset.utterance_samples)
         hours = dataset.utterance_samples.sum() / SAMPLE_RATE / 3600
         logger.info(f"{path}: {len(dataset):,} utterances, {hours:.2f} h")
         if self.cfg.cache_audio:
@@ -310,6 +317,14 @@ class SpeechTranslationTask(SampleBatchesTask):
         if not kept.all():
             logger.warning(f"{path}: {kept.sum():,} of {len(kept):,} utterances kept; left out: {counts}")
             dataset.keep(kept)
+
+    def _note_lengths(self, samples: np.ndarray) -> None:
+        cfg, longest = self.cfg, int(samples.max())
+        if cfg.concat_rate > 0:
+            limit = cfg.concat_max_samples or cfg.max_source_samples
+            longest = max(longest, min(limit, cfg.concat_max_utterances * longest))
+        self.heard = {"longest": longest, "typical": int(np.median(samples))}
+        self._state = None
 
     # -- model and validation
 

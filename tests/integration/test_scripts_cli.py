@@ -12,6 +12,8 @@ import soundfile
 import yaml
 from command_lines import ROOT
 
+from fairseq_prune.inference.translation import Translator
+
 PRELOAD = "fairseq_prune.inference.translation matplotlib.pyplot pandas sacrebleu"
 SCRIPTS = ROOT / "scripts"
 FORMATS = {  # file: rate, channels
@@ -67,13 +69,27 @@ def test_translate_cuts_long_files_in_pauses_and_says_where(translate):
     code, output, errors = translate("long.wav", "speech.wav", "--json", "--max-seconds", 4)
     assert code == 0, errors
     long, short = map(json.loads, output.splitlines())
-    times = [(segment["start"], segment["end"]) for segment in long["segments"]]
-    assert times[0][0] == 0 and times[-1][1] == 30
-    assert all(end == start for (_, end), (start, _) in zip(times, times[1:]))
-    assert max(end - start for start, end in times) <= 4
-    assert all(end % 1.5 >= 1.1 for _, end in times[:-1])
+    times = np.array([(segment["start"], segment["end"]) for segment in long["segments"]])
+    assert len(times) > 6 and np.all(times[1:, 0] >= times[:-1, 1])
+    assert np.max(times[:, 1] - times[:, 0]) <= 4
+    # the pieces are trimmed to what is heard: 1.1 s of every 1.5 s
+    distance = [np.abs(times[:, 0] % 1.5 - place) for place in (0, 1.5)]
+    assert np.max(np.minimum(*distance)) < 0.1
+    assert np.max(np.abs(times[:, 1] % 1.5 - 1.1)) < 0.1
     assert long["text"] == " ".join(segment["text"] for segment in long["segments"] if segment["text"])
     assert short["segments"] == [{"start": 0.0, "end": 2.0, "text": short["text"]}]
+
+
+def test_translate_cuts_by_what_the_checkpoint_has_heard_and_warns_of_longer_pieces(translate, trained):
+    heard = Translator(str(trained)).heard
+    assert 0 < heard["typical"] <= heard["longest"]
+    code, output, errors = translate("long.wav", "--json")
+    assert code == 0 and "--max-seconds" not in errors
+    for segment in json.loads(output)["segments"]:
+        assert segment["end"] - segment["start"] <= heard["longest"]
+    code, _, errors = translate("long.wav", "--max-seconds", 29)
+    expected = f"--max-seconds 29: the model has learned from utterances of up to {heard['longest']:.1f} s"
+    assert code == 0 and expected in errors
 
 
 def test_translate_starts_as_a_program_and_prints_nothing_else(trained, audio):

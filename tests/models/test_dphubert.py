@@ -69,6 +69,15 @@ def test_an_ungated_copy_is_at_no_distance_from_its_teacher(teacher):
     assert frames == 19 + 12 and loss.item() / frames < 1e-5 and "expected_sparsity" not in log
 
 
+@pytest.mark.parametrize("layer_zero, before", [("before_positions", True), ("after_positions", False)])
+def test_layer_zero_is_the_published_one_unless_the_option_says_otherwise(teacher, layer_zero, before):
+    assert build(teacher)[1].distill_layer_zero == "before_positions"
+    model, _ = build(teacher, prune="none", distill_layer_zero=layer_zero)
+    inputs = sample((6400,))["net_input"]
+    expected, _ = model._teacher[0].layer_outputs(**inputs, before_positions=before)
+    torch.testing.assert_close(model(**inputs)["teacher"][0], expected[0])
+
+
 def test_the_teacher_is_frozen_hidden_and_moves_along(teacher):
     model, _ = build(teacher)
     hidden = model._teacher[0]

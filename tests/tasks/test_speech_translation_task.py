@@ -320,3 +320,16 @@ def test_resuming_with_another_dictionary_is_refused(prepared_data, data):
     )
     with pytest.raises(ValueError, match="the target dictionary does not fit"):
         task_of(data).set_checkpoint_dict(saved)
+
+
+def test_a_checkpoint_says_how_long_the_training_utterances_were(prepared_data):
+    task = task_of(prepared_data)
+    assert "heard" not in task.state_dict()
+    task.load_dataset("train")
+    samples = task.datasets["train"].utterance_samples
+    heard = task.state_dict()["heard"]
+    assert heard == {"longest": samples.max(), "typical": int(np.median(samples))}
+    assert SpeechTranslationTask.from_state(task.cfg, task.state_dict()).heard == heard
+    joined = task_of(prepared_data, concat_rate=0.5, concat_max_utterances=2)
+    joined.load_dataset("train")
+    assert joined.heard["longest"] == 2 * samples.max()

@@ -124,17 +124,20 @@ class TokenPrunedHubert(HubertModel):
             self._encode(frames)
         return frames
 
-    def layer_outputs(self, source: Tensor, lengths: Sequence[int]) -> tuple[list[Tensor], Optional[Tensor]]:
+    def layer_outputs(
+        self, source: Tensor, lengths: Sequence[int], before_positions: bool = False
+    ) -> tuple[list[Tensor], Optional[Tensor]]:
         """The hidden states of all layers, as distillation and feature extraction want them.
 
         Args:
             source: (batch, samples) at 16 kHz, zero padded.
             lengths: valid samples of each utterance.
+            before_positions: the state 0 is the input of the positional convolution, as in the published DPHuBERT
+                code (and torchaudio); by default it is what enters the first layer, as in transformers.
 
         Returns:
-            (batch, frames, dim) for each: what enters the first layer (after the positional convolution), then
-            what leaves each layer, before the last norm of pre-norm models; and the padding mask (batch, frames),
-            None when nothing is padded.
+            (batch, frames, dim) for each: the state 0, then what leaves each layer, before the last norm of pre-norm
+            models; and the padding mask (batch, frames), None when nothing is padded.
 
         Raises:
             ValueError: layers drop frames.
@@ -142,7 +145,10 @@ class TokenPrunedHubert(HubertModel):
         if any(ratio != 1.0 for ratio in self.pruning.keep_ratios):
             raise ValueError(f"outputs of all layers: they drop frames, found {self.pruning.keep_ratios}")
         frames, states = self._embed(source, lengths), []
+        embedded = frames.x
         self._encode(frames, lambda: states.append(frames.x))
+        if before_positions:
+            states[0] = embedded
         return states, frames.padding_mask
 
     def _embed(self, source: Tensor, lengths: Sequence[int], mask: bool = False) -> Frames:

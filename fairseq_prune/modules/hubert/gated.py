@@ -179,10 +179,12 @@ class GatedHubert(TokenPrunedHubert):
         with self._gated():
             return super().forward(source, lengths, mask, trace)
 
-    def layer_outputs(self, source: Tensor, lengths: Sequence[int]) -> tuple[list[Tensor], Optional[Tensor]]:
+    def layer_outputs(
+        self, source: Tensor, lengths: Sequence[int], before_positions: bool = False
+    ) -> tuple[list[Tensor], Optional[Tensor]]:
         """As `TokenPrunedHubert.layer_outputs`."""
         with self._gated():
-            return super().layer_outputs(source, lengths)
+            return super().layer_outputs(source, lengths, before_positions)
 
     def dense_parameters(self) -> int:
         """Parameters with all gates open, without those of the gates."""

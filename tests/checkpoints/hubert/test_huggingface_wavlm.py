@@ -106,7 +106,7 @@ def test_cut_heads_keep_their_own_biases_and_are_counted(wavlm):
     assert small.relative_position.layers["0"].heads.tolist() == [1, 3]
     waveform = torch.randn(1, SAMPLES)
     torch.testing.assert_close(
-        small(waveform, [SAMPLES]).x, gated(waveform, [SAMPLES]).x, atol=1e-5, rtol=1e-5
+        small(waveform, [SAMPLES]).x, gated(waveform, [SAMPLES]).x, atol=1e-4, rtol=1e-4
     )
     assert int(gated.expected_parameters()) == sum(parameter.numel() for parameter in small.parameters())
 
