@@ -71,7 +71,7 @@ class AudioFiles:
     def measure(
         self, split: str, root: Path, paths: Sequence[str], for_fairseq: bool = False
     ) -> list[Optional[AudioFile]]:
-        """The files of a split in their order; None for a file that is left out.
+        """The files of a split in their order, or their copies; None for a file that is left out.
 
         Args:
             paths: from ``root``
@@ -80,19 +80,53 @@ class AudioFiles:
         Raises:
             ValueError: the first bad file, unless --skip-bad is on.
         """
-        copies = None
         if self.copies is not None:
             check_copies(paths)
-            copies = self.copies / split
+            return self.cut(split, root, [(path, str(Path(path).with_suffix("")), 0, -1) for path in paths])
 
-        def look(path: str):
+        def look(path: str) -> AudioFile:
+            info = (audio_info if self.headers_only else inspect_audio)(root / path)
+            if for_fairseq and info.file_rate != SAMPLE_RATE:
+                raise ValueError(
+                    f"{root / path}: {info.file_rate} Hz, but fairseq wants {SAMPLE_RATE}; give --convert"
+                )
+            return AudioFile(path, info.n_samples, info.silence)
+
+        return self._look_at_all(split, root, paths, look, paths)
+
+    def cut(
+        self, split: str, root: Path, segments: Sequence[tuple[str, str, int, int]]
+    ) -> list[Optional[AudioFile]]:
+        """Copies of segments, at 16 kHz; None for one that is left out.
+
+        Args:
+            segments: path from ``root``, name of the copy, first sample, number of samples (-1: to the end)
+
+        Raises:
+            ValueError: the first bad one, unless --skip-bad is on.
+        """
+
+        def copy(segment: tuple[str, str, int, int]) -> AudioFile:
+            path, name, offset, n_samples = segment
+            waveform, silence = read_and_hear(root / path, offset, n_samples)
+            target = self.copies / split / f"{name}.flac"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_audio(target, waveform, SAMPLE_RATE)
+            return AudioFile(f"{name}.flac", len(waveform), silence)
+
+        return self._look_at_all(split, root, segments, copy, [segment[0] for segment in segments])
+
+    def _look_at_all(
+        self, split: str, root: Path, items: Sequence[Item], look: Callable, paths: Sequence[str]
+    ) -> list[Optional[AudioFile]]:
+        def try_to_look(item: Item):
             try:
-                return _measure(root, path, copies, self.headers_only, for_fairseq)
+                return look(item)
             except (ValueError, FileNotFoundError) as error:
                 return error
 
         found, silent = [], []
-        for path, seen in zip(paths, in_threads(look, paths, self.threads, split)):
+        for path, seen in zip(paths, in_threads(try_to_look, items, self.threads, split)):
             if isinstance(seen, AudioFile) and not (seen.silence and self.skipped.skip_bad):
                 found.append(seen)
                 if seen.silence:
@@ -128,20 +162,3 @@ def check_copies(paths: Iterable[str]) -> None:
         other = first.setdefault(copy, path)
         if other != path:
             raise ValueError(f"--convert: {other} and {path} would both become {copy}")
-
-
-def _measure(
-    root: Path, path: str, copies: Optional[Path], headers_only: bool, for_fairseq: bool
-) -> AudioFile:
-    if copies is not None:
-        waveform, silence = read_and_hear(root / path)
-        copy = Path(path).with_suffix(".flac")
-        (copies / copy).parent.mkdir(parents=True, exist_ok=True)
-        write_audio(copies / copy, waveform, SAMPLE_RATE)
-        return AudioFile(str(copy), len(waveform), silence)
-    info = (audio_info if headers_only else inspect_audio)(root / path)
-    if for_fairseq and info.file_rate != SAMPLE_RATE:
-        raise ValueError(
-            f"{root / path}: {info.file_rate} Hz, but fairseq wants {SAMPLE_RATE}; give --convert"
-        )
-    return AudioFile(path, info.n_samples, info.silence)

@@ -20,19 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fairseq_prune.command_line import PlainParser, finish
-from fairseq_prune.data.audio import SAMPLE_RATE
-from fairseq_prune.data.labelled_audio import (
-    ENGLISH_LETTERS,
-    Labelled,
-    check_labels,
-    count_labels,
-    letters,
-    write_split,
-)
+from fairseq_prune.data.labelled_audio import Labelled, letters
 from fairseq_prune.files import complete_folder
 from fairseq_prune.preparation.audio_files import AudioFiles, Skipped
 from fairseq_prune.preparation.options import add_audio_reading, add_output
-from fairseq_prune.text.dictionaries import read_dictionary, write_dictionary
+from fairseq_prune.preparation.recognition import add_dictionary_option, write_recognition
 from fairseq_prune.text.lines import read_lines
 
 ENDINGS = (".flac", ".wav", ".ogg")
@@ -98,17 +90,6 @@ def find_transcripts(root: Path, folders: list[str]) -> list[Path]:
     return transcripts
 
 
-def dictionary_labels(option: str, splits: dict[str, list[Labelled]]) -> list[str]:
-    """The labels of --dict: the English letters, those of the corpus by frequency, or those of a file."""
-    if option == "english":
-        return list(ENGLISH_LETTERS)
-    if option == "corpus":
-        counts = count_labels(utterance for split in splits.values() for utterance in split)
-        return sorted(counts, key=lambda label: (-counts[label], label))
-    dictionary = read_dictionary(option)
-    return dictionary.symbols[dictionary.nspecial :]
-
-
 def find_splits(args, skipped: Skipped) -> dict[str, tuple[Path, list[Spoken]]]:
     """The root and the utterances of each split.
 
@@ -148,20 +129,8 @@ def prepare(args) -> None:
                 for file, utterance in zip(audio.measure(split, root, paths, for_fairseq=True), spoken)
                 if file
             ]
-        labels = dictionary_labels(args.dict, splits)
-        print(f"{'split':<16}{'hours':>9}{'utterances':>12}{'words':>12}{'seconds':>16}")
-        for split, utterances in splits.items():
-            root = audio.root(split, sources[split][0])
-            names = [f"{root / utterance.path}" for utterance in utterances]
-            check_labels(names, [utterance.labels for utterance in utterances], labels)
-            write_split(folder, split, root, utterances)
-            seconds = [utterance.samples / SAMPLE_RATE for utterance in utterances]
-            n_words = sum(len(utterance.words.split()) for utterance in utterances)
-            spread = f"{min(seconds):.1f} to {max(seconds):.1f}"
-            print(f"{split:<16}{sum(seconds) / 3600:>9.2f}{len(seconds):>12,}{n_words:>12,}{spread:>16}")
-        counts = count_labels(utterance for split in splits.values() for utterance in split)
-        write_dictionary(folder / "dict.ltr.txt", labels, counts)
-        print(f"dict.ltr.txt: {len(labels)} labels: {' '.join(labels)}")
+        roots = {split: audio.root(split, root) for split, (root, _) in sources.items()}
+        write_recognition(folder, roots, splits, args.dict)
         skipped.write(folder)
 
 
@@ -173,12 +142,7 @@ def make_parser() -> PlainParser:
     add("--libri-light", type=Path, help="folder librispeech_finetuning of Libri-light, with 1h and 9h")
     add("--part", type=int, choices=range(6), default=0, help="of 1h, for train_10min (%(default)s)")
     add_output(parser)
-    add(
-        "--dict",
-        default="english",
-        metavar="english|corpus|FILE",
-        help="labels of the dictionary: of the published recognisers, of this corpus, or of a fairseq dictionary",
-    )
+    add_dictionary_option(parser)
     add("--upper", action="store_true", help="write texts in capitals, as LibriSpeech has them")
     add_audio_reading(parser)
     return parser

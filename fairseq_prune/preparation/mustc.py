@@ -21,21 +21,22 @@ from tqdm import tqdm
 
 from fairseq_prune.command_line import PlainParser, finish
 from fairseq_prune.data.audio import SAMPLE_RATE, audio_info, inspect_audio
-from fairseq_prune.data.config import DataConfig, VocabularyFiles
 from fairseq_prune.data.manifest import Utterance, write_manifest
 from fairseq_prune.files import complete_folder
 from fairseq_prune.preparation.layouts.mustc_segments import Segment, read_split
 from fairseq_prune.preparation.options import add_output, whole_number
 from fairseq_prune.preparation.processes import worker_processes
+from fairseq_prune.preparation.vocabularies import (
+    add_vocabulary_options,
+    check_vocabulary_options,
+    load_given,
+    make_vocabularies,
+    print_vocabularies,
+    write_config,
+)
 
 DEFAULT_SPLITS = ("train", "dev", "tst-COMMON", "tst-HE")
 END_TOLERANCE = SAMPLE_RATE // 20  # samples; a segment that ends this little past its file is cut there
-VOCAB_TYPES = ("unigram", "bpe", "char")  # of sentencepiece
-FILES = {
-    "target": VocabularyFiles("spm.model", "dict.txt"),
-    "source": VocabularyFiles("spm_source.model", "dict_source.txt"),
-    "ctc": VocabularyFiles("spm_ctc.model", "dict_ctc.txt"),
-}
 
 
 class Limits(NamedTuple):
@@ -144,67 +145,8 @@ def prepare_split(args, audio_root: Path, split: str, pool) -> SplitResult:
     return SplitResult(kept, dropped)
 
 
-def make_vocabularies(args, given, train: Optional[SplitResult], folder: Path, pool) -> dict:
-    """The vocabularies (`SentencePieceVocabulary`) by their names in config.yaml; one object where two share it.
-
-    Args:
-        given: that of ``--spm-model``, or None
-        folder: where the trained ones are saved
-
-    Raises:
-        ValueError: there is no training text, or too little for a size.
-    """
-    from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
-
-    utterances = train.kept if train is not None else []
-    sources = [utterance.src_text for utterance in utterances if utterance.src_text]
-    targets = [utterance.tgt_text for utterance in utterances]
-    size, kind = args.vocab_size, args.vocab_type
-    jobs = {}  # name: texts, size, kind, whether in lower case, option
-    if given is None and args.joint_vocab:
-        jobs["target"] = (sources + targets, size, kind, False, "--vocab-size")
-    elif given is None:
-        jobs["target"] = (targets, size, kind, False, "--vocab-size")
-        if sources:
-            option = "--src-vocab-size" if args.src_vocab_size else "--src-vocab-size (that of --vocab-size)"
-            jobs["source"] = (sources, args.src_vocab_size or size, kind, False, option)
-    if sources:
-        jobs["ctc"] = (sources, args.ctc_vocab_size, args.ctc_vocab_type, True, "--ctc-vocab-size")
-    # in processes of their own, since sentencepiece does not hear Ctrl-C
-    training = {
-        name: pool.submit(train_vocabulary, *job, *FILES[name].below(folder)) for name, job in jobs.items()
-    }
-    trained = {name: SentencePieceVocabulary.load(*done.result()) for name, done in training.items()}
-    shared = given or (trained["target"] if args.joint_vocab else None)
-    vocabularies = {"target": shared or trained["target"], "source": shared or trained.get("source")}
-    vocabularies["ctc"] = trained.get("ctc")
-    return {name: vocabulary for name, vocabulary in vocabularies.items() if vocabulary is not None}
-
-
-def train_vocabulary(
-    texts: list[str],
-    size: Optional[int],
-    kind: str,
-    casefold: bool,
-    option: str,
-    model: Path,
-    dictionary: Path,
-) -> tuple[Path, Path]:
-    """Train a vocabulary and save its two files; errors name the option."""
-    from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
-
-    vocabulary = SentencePieceVocabulary.train(texts, size, kind, casefold=casefold, name=option)
-    vocabulary.save(model, dictionary)
-    return model, dictionary
-
-
 def write_outputs(folder: Path, audio_root: Path, results: dict, vocabularies: dict) -> None:
-    files = {}
-    for name, vocabulary in vocabularies.items():
-        shared = [other for other in files if vocabularies[other] is vocabulary]
-        files[name] = FILES[shared[0] if shared else name]
-        vocabulary.save(*files[name].below(folder))
-    DataConfig(str(audio_root), files).save(folder)
+    write_config(folder, audio_root, vocabularies)
     for split, result in results.items():
         write_manifest(folder / f"{split}.tsv", result.kept)
     with open(folder / "dropped.tsv", "w", encoding="utf-8") as file:
@@ -223,10 +165,7 @@ def print_report(results: dict, vocabularies: dict, absent: Iterable[str]) -> No
         print(f"{split:<12}{hours:>9.2f}{len(kept):>10,}{len(dropped):>10,}  {why}".rstrip())
     for split in absent:
         print(f"{split:<12}not in this corpus")
-    sizes = ", ".join(f"{name} {len(vocabulary):,}" for name, vocabulary in vocabularies.items())
-    print(f"vocabularies: {sizes}")
-    if "ctc" not in vocabularies:
-        print("no vocabularies of the transcripts: there are none in train")
+    print_vocabularies(vocabularies)
 
 
 def make_parser() -> PlainParser:
@@ -237,14 +176,7 @@ def make_parser() -> PlainParser:
     add("--src-lang", default="en", help="source language (%(default)s)")
     add_output(parser, "data directory to make")
     add("--splits", nargs="+", help=f"default: those of {' '.join(DEFAULT_SPLITS)} that there are")
-    add("--vocab-size", type=int, default=8000, help="symbols of the target vocabulary (%(default)s)")
-    add("--vocab-type", choices=VOCAB_TYPES, default="unigram", help="char ignores the sizes (%(default)s)")
-    add("--src-vocab-size", type=int, help="symbols of the transcripts' vocabulary (as --vocab-size)")
-    add("--joint-vocab", action="store_true", help="one vocabulary for transcripts and target")
-    add("--spm-model", type=Path, help="use this sentencepiece model (e.g. DeltaLM's) for both; needs --dict")
-    add("--dict", type=Path, help="the fairseq dictionary of --spm-model")
-    add("--ctc-vocab-size", type=int, help="symbols for CTC on transcripts, in lower case; not for char")
-    add("--ctc-vocab-type", choices=VOCAB_TYPES, default="char", help="kind of that vocabulary (%(default)s)")
+    add_vocabulary_options(parser)
     add("--min-seconds", type=float, default=0.1, help="leave shorter training segments out (%(default)s)")
     add("--max-seconds", type=float, default=30.0, help="leave longer training segments out (%(default)s)")
     add("--workers", type=whole_number(1), default=os.cpu_count(), help="processes (%(default)s)")
@@ -257,21 +189,13 @@ def make_parser() -> PlainParser:
     return parser
 
 
-def check_options(args) -> None:
-    """Raises `ValueError` for options that do not go together."""
-    if (args.spm_model is None) != (args.dict is None):
-        raise ValueError("--spm-model and --dict go together")
-    if args.spm_model is not None and args.joint_vocab:
-        raise ValueError("--joint-vocab trains a vocabulary, --spm-model brings one")
+def prepare(args) -> None:
+    """Make the data directory ``args.out``."""
     if not 0 <= args.min_seconds <= args.max_seconds:
         raise ValueError(
             f"--min-seconds {args.min_seconds:g} --max-seconds {args.max_seconds:g}: nothing is left"
         )
-
-
-def prepare(args) -> None:
-    """Make the data directory ``args.out``."""
-    check_options(args)
+    check_vocabulary_options(args)
     audio_root = (args.data_root / f"{args.src_lang}-{args.tgt_lang}" / "data").resolve()
     if not audio_root.is_dir():
         raise FileNotFoundError(f"{audio_root}: no such folder; expected the layout of MuST-C in --data-root")
@@ -284,14 +208,12 @@ def prepare(args) -> None:
         raise ValueError(
             f"vocabularies are trained on train, found only {', '.join(splits)}; give --spm-model"
         )
-    # here, so that --help need not wait for fairseq; and before there are workers, which then have it
-    from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
-
-    given = SentencePieceVocabulary.load(args.spm_model, args.dict) if args.spm_model is not None else None
+    given = load_given(args)
     with complete_folder(args.out, args.overwrite) as folder:
         with worker_processes(args.workers) as pool:
             results = {split: prepare_split(args, audio_root, split, pool) for split in splits}
-            vocabularies = make_vocabularies(args, given, results.get("train"), folder, pool)
+            kept = results["train"].kept if "train" in results else []
+            vocabularies = make_vocabularies(args, given, kept, folder, pool)
         write_outputs(folder, audio_root, results, vocabularies)
     print_report(results, vocabularies, absent)
 

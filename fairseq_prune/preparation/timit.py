@@ -25,7 +25,6 @@ from fairseq_prune.files import complete_folder
 from fairseq_prune.preparation.audio_files import AudioFiles, Skipped
 from fairseq_prune.preparation.layouts.timit import SIZES, Sentence, find_sentences, read_phones
 from fairseq_prune.preparation.options import add_audio_reading, add_output
-from fairseq_prune.text.dictionaries import write_dictionary
 
 
 def labels(sentence: Sentence, classes: int) -> str:
@@ -67,6 +66,10 @@ def check_sizes(splits: dict[str, list[Sentence]]) -> None:
 
 def prepare(args) -> None:
     """Make the data folder ``args.out``."""
+    from fairseq_prune.text.dictionaries import (
+        write_dictionary,  # here, so that --help need not wait for fairseq
+    )
+
     splits: dict[str, list[Sentence]] = {split: [] for split in SIZES}
     for sentence in find_sentences(args.root):
         splits[sentence.split].append(sentence)
