@@ -12,6 +12,7 @@ from fairseq_prune.data.audio import SAMPLE_RATE, audio_info, inspect_audio, rea
 from fairseq_prune.text.lines import require_line, write_lines
 
 SKIPPED = "skipped.tsv"
+END_TOLERANCE = SAMPLE_RATE // 20  # samples; a segment that ends this little after its file is cut there
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -69,20 +70,27 @@ class AudioFiles:
         return root.resolve() if self.copies is None else self.final_copies / split
 
     def measure(
-        self, split: str, root: Path, paths: Sequence[str], for_fairseq: bool = False
+        self,
+        split: str,
+        root: Path,
+        paths: Sequence[str],
+        for_fairseq: bool = False,
+        wheres: Optional[Sequence[str]] = None,
     ) -> list[Optional[AudioFile]]:
         """The files of a split in their order, or their copies; None for a file that is left out.
 
         Args:
             paths: from ``root``
             for_fairseq: refuse what fairseq's own tasks do not read, another rate than 16 kHz
+            wheres: which rows name the files, for the errors
 
         Raises:
             ValueError: the first bad file, unless --skip-bad is on.
         """
         if self.copies is not None:
             check_copies(paths)
-            return self.cut(split, root, [(path, str(Path(path).with_suffix("")), 0, -1) for path in paths])
+            segments = [(path, str(Path(path).with_suffix("")), 0, -1) for path in paths]
+            return self.cut(split, root, segments, wheres)
 
         def look(path: str) -> AudioFile:
             info = (audio_info if self.headers_only else inspect_audio)(root / path)
@@ -92,10 +100,14 @@ class AudioFiles:
                 )
             return AudioFile(path, info.n_samples, info.silence)
 
-        return self._look_at_all(split, root, paths, look, paths)
+        return self._look_at_all(split, root, paths, look, paths, wheres)
 
     def cut(
-        self, split: str, root: Path, segments: Sequence[tuple[str, str, int, int]]
+        self,
+        split: str,
+        root: Path,
+        segments: Sequence[tuple[str, str, int, int]],
+        wheres: Optional[Sequence[str]] = None,
     ) -> list[Optional[AudioFile]]:
         """Copies of segments, at 16 kHz; None for one that is left out.
 
@@ -108,16 +120,25 @@ class AudioFiles:
 
         def copy(segment: tuple[str, str, int, int]) -> AudioFile:
             path, name, offset, n_samples = segment
+            length = audio_info(root / path).n_samples
+            if length < offset + n_samples <= length + END_TOLERANCE:
+                n_samples = length - offset
             waveform, silence = read_and_hear(root / path, offset, n_samples)
             target = self.copies / split / f"{name}.flac"
             target.parent.mkdir(parents=True, exist_ok=True)
             write_audio(target, waveform, SAMPLE_RATE)
             return AudioFile(f"{name}.flac", len(waveform), silence)
 
-        return self._look_at_all(split, root, segments, copy, [segment[0] for segment in segments])
+        return self._look_at_all(split, root, segments, copy, [segment[0] for segment in segments], wheres)
 
     def _look_at_all(
-        self, split: str, root: Path, items: Sequence[Item], look: Callable, paths: Sequence[str]
+        self,
+        split: str,
+        root: Path,
+        items: Sequence[Item],
+        look: Callable,
+        paths: Sequence[str],
+        wheres: Optional[Sequence[str]],
     ) -> list[Optional[AudioFile]]:
         def try_to_look(item: Item):
             try:
@@ -126,14 +147,15 @@ class AudioFiles:
                 return error
 
         found, silent = [], []
-        for path, seen in zip(paths, in_threads(try_to_look, items, self.threads, split)):
+        seen_all = in_threads(try_to_look, items, self.threads, split)
+        for number, (path, seen) in enumerate(zip(paths, seen_all)):
             if isinstance(seen, AudioFile) and not (seen.silence and self.skipped.skip_bad):
                 found.append(seen)
                 if seen.silence:
                     silent.append(f"{root / path}: {seen.silence}")
             else:
                 problem = seen if isinstance(seen, Exception) else f"{root / path}: {seen.silence}"
-                self.skipped.add(split, problem)
+                self.skipped.add(split, f"{wheres[number]}: {problem}" if wheres else problem)
                 found.append(None)
         if silent:
             print(f"warning: {silent[0]} ({len(silent):,} such files in {split}; --skip-bad leaves them out)")

@@ -23,6 +23,7 @@ from fairseq_prune.command_line import PlainParser, finish
 from fairseq_prune.data.audio import SAMPLE_RATE, audio_info, inspect_audio
 from fairseq_prune.data.manifest import Utterance, write_manifest
 from fairseq_prune.files import complete_folder
+from fairseq_prune.preparation.audio_files import END_TOLERANCE
 from fairseq_prune.preparation.layouts.mustc_segments import Segment, read_split
 from fairseq_prune.preparation.options import add_output, whole_number
 from fairseq_prune.preparation.processes import worker_processes
@@ -36,7 +37,6 @@ from fairseq_prune.preparation.vocabularies import (
 )
 
 DEFAULT_SPLITS = ("train", "dev", "tst-COMMON", "tst-HE")
-END_TOLERANCE = SAMPLE_RATE // 20  # samples; a segment that ends this little past its file is cut there
 
 
 class Limits(NamedTuple):

@@ -16,23 +16,27 @@ FILES = {
 }
 
 
-def add_vocabulary_options(parser: PlainParser) -> None:
-    """Sizes and kinds of the vocabularies."""
+def add_vocabulary_options(parser: PlainParser, dictionary: str = "--dict") -> None:
+    """Sizes and kinds of the vocabularies; ``dictionary`` names the option of --spm-model's dictionary."""
     add = parser.add_argument
     add("--vocab-size", type=int, default=8000, help="symbols of the target vocabulary (%(default)s)")
     add("--vocab-type", choices=VOCAB_TYPES, default="unigram", help="char ignores the sizes (%(default)s)")
     add("--src-vocab-size", type=int, help="symbols of the transcripts' vocabulary (as --vocab-size)")
     add("--joint-vocab", action="store_true", help="one vocabulary for transcripts and target")
-    add("--spm-model", type=Path, help="use this sentencepiece model (e.g. DeltaLM's) for both; needs --dict")
-    add("--dict", type=Path, help="the fairseq dictionary of --spm-model")
+    add(
+        "--spm-model",
+        type=Path,
+        help=f"use this sentencepiece model (e.g. DeltaLM's) for both; needs {dictionary}",
+    )
+    add(dictionary, dest="spm_dict", type=Path, help="the fairseq dictionary of --spm-model")
     add("--ctc-vocab-size", type=int, help="symbols for CTC on transcripts, in lower case; not for char")
     add("--ctc-vocab-type", choices=VOCAB_TYPES, default="char", help="kind of that vocabulary (%(default)s)")
 
 
 def check_vocabulary_options(args) -> None:
     """Raises `ValueError` for options that do not go together."""
-    if (args.spm_model is None) != (args.dict is None):
-        raise ValueError("--spm-model and --dict go together")
+    if (args.spm_model is None) != (args.spm_dict is None):
+        raise ValueError("--spm-model and its dictionary go together")
     if args.spm_model is not None and args.joint_vocab:
         raise ValueError("--joint-vocab trains a vocabulary, --spm-model brings one")
 
@@ -43,7 +47,7 @@ def load_given(args):
         SentencePieceVocabulary,  # here, so that --help need not wait for it
     )
 
-    return SentencePieceVocabulary.load(args.spm_model, args.dict) if args.spm_model is not None else None
+    return SentencePieceVocabulary.load(args.spm_model, args.spm_dict) if args.spm_model is not None else None
 
 
 def make_vocabularies(args, given, utterances: Iterable[Utterance], folder: Path, pool) -> dict:

@@ -7,8 +7,9 @@ import pytest
 import soundfile
 import yaml
 
-from fairseq_prune.preparation.digits import draw_strings, main
+from fairseq_prune.preparation.digits import main
 from fairseq_prune.preparation.layouts.mustc import join_utterances
+from fairseq_prune.preparation.synthesis.digit_strings import draw_strings
 from fairseq_prune.preparation.synthesis.fsdd import parse_indices, prepare_waveform
 from fairseq_prune.preparation.synthesis.german_numbers import ENGLISH_DIGITS, german_pairs
 

@@ -338,7 +338,7 @@ def test_options_that_do_not_fit_the_corpus_are_refused(corpus, options, message
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--spm-model", "a"], "--spm-model and --dict go together"),
+        (["--spm-model", "a"], "--spm-model and its dictionary go together"),
         (["--spm-model", "a", "--dict", "b", "--joint-vocab"], "--joint-vocab trains a vocabulary"),
         (["--min-seconds", "5", "--max-seconds", "2"], "nothing is left"),
         (["--workers", "0"], "--workers: found 0, expected a whole number of 1 or more"),
