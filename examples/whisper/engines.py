@@ -1,0 +1,169 @@
+"""Ways to run a Whisper, ours and others', behind one function: waveform in, text and seconds out.
+
+An engine is named on the command line as KIND:PATH[,option=value...]:
+
+    ours:tiny.pt,audio_context=clip+4,token_keep_ratio=0.5     options of the checkpoint to change
+    onnx:folder                                                what scripts/export.py --format onnx wrote
+    transformers:folder                                        a folder of Hugging Face
+    faster-whisper:folder,compute_type=int8                    a folder of CTranslate2
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import numpy as np
+import torch
+
+from fairseq_prune.data.audio import SAMPLE_RATE
+
+MAX_TOKENS = 224  # of a text, for all engines
+
+
+@dataclass
+class Settings:
+    """How every engine writes: greedily and without timestamps, so that the engines do the same work."""
+
+    language: Optional[str] = None  # None for English-only models
+    task: str = "transcribe"
+    beam: int = 1
+
+
+@dataclass
+class Engine:
+    """``run`` is the text of a waveform (samples,) float32; ``encoder_seconds`` grows while the encoder runs."""
+
+    run: Callable[[np.ndarray], str]
+    encoder_seconds: list[float] = field(default_factory=lambda: [0.0])
+    macs: Optional[Callable[[int], int]] = None  # of the encoder, for so many samples
+
+
+def build(spec: str, settings: Settings) -> Engine:
+    """The engine that a command line names.
+
+    Raises:
+        ValueError: an unknown kind, or an option without a value.
+    """
+    kind, _, rest = spec.partition(":")
+    path, *pairs = rest.split(",")
+    if kind not in KINDS or not path:
+        raise ValueError(f"found {spec!r}, expected KIND:PATH with KIND one of {', '.join(KINDS)}")
+    options = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"{spec}: found {pair!r}, expected option=value")
+        options[name] = _number(value)
+    return KINDS[kind](path, options, settings)
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def timed(function: Callable, seconds: list[float]) -> Callable:
+    """``function``, whose time is added to ``seconds[0]``."""
+
+    def call(*arguments, **named):
+        start = time.perf_counter()
+        found = function(*arguments, **named)
+        seconds[0] += time.perf_counter() - start
+        return found
+
+    return call
+
+
+def ours(path: str, options: dict[str, Any], settings: Settings) -> Engine:
+    """A checkpoint of this package, or any source that scripts/transcribe.py takes."""
+    from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
+
+    guard = options.pop("guard", 0)  # fall back to 30 s, and to sampling, where a text fails
+    transcriber = WhisperTranscriber(
+        path,
+        overrides=options,
+        language=settings.language,
+        task=settings.task,
+        beam=settings.beam,
+        timestamps=False,
+        temperatures=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0) if guard else (0.0,),
+        no_speech_threshold=1.0,  # the other engines write something of every clip
+        max_tokens=MAX_TOKENS,
+    )
+    engine = Engine(lambda waveform: transcriber.transcribe([waveform])[0].text)
+    encoder = transcriber.listener.loaded.model.encoder
+    encoder.forward = timed(encoder.forward, engine.encoder_seconds)
+    engine.macs = lambda samples: encoder.macs(samples)["total"]
+    return engine
+
+
+def onnx(path: str, options: dict[str, Any], settings: Settings) -> Engine:
+    """An export of scripts/export.py --format onnx, with numpy and ONNX Runtime."""
+    from fairseq_prune.checkpoints.whisper.runtime import OnnxWhisper
+    from fairseq_prune.data.log_mel import log_mel
+    from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
+
+    model, tokenizer = OnnxWhisper(path, threads=torch.get_num_threads()), ByteLevelBPE.load(path)
+    bins = model.config["mel_bins"]
+
+    def run(waveform):
+        return tokenizer.decode(model.generate(log_mel(torch.from_numpy(waveform), bins)))
+
+    engine = Engine(run)
+    model.encode = timed(model.encode, engine.encoder_seconds)
+    return engine
+
+
+def transformers(path: str, options: dict[str, Any], settings: Settings) -> Engine:
+    """A folder of Hugging Face, with its own features and its own generation."""
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+    model = WhisperForConditionalGeneration.from_pretrained(path).eval()
+    processor = WhisperProcessor.from_pretrained(path)
+    how = {"max_new_tokens": MAX_TOKENS, "num_beams": settings.beam, "do_sample": False}
+    if settings.language is not None:
+        how.update(language=settings.language, task=settings.task)
+
+    @torch.inference_mode()
+    def run(waveform):
+        features = processor(waveform, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        tokens = model.generate(features, **how)
+        return processor.batch_decode(tokens, skip_special_tokens=True)[0]
+
+    engine = Engine(run)
+    encoder = model.get_encoder()
+    encoder.forward = timed(encoder.forward, engine.encoder_seconds)
+    return engine
+
+
+def faster_whisper(path: str, options: dict[str, Any], settings: Settings) -> Engine:
+    """A folder of CTranslate2 under faster-whisper, without voice activity detection."""
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(path, device="cpu", cpu_threads=torch.get_num_threads(), **options)
+
+    def run(waveform):
+        segments, _ = model.transcribe(
+            waveform,
+            language=settings.language or "en",
+            task=settings.task,
+            beam_size=settings.beam,
+            temperature=0.0,
+            without_timestamps=True,
+            condition_on_previous_text=False,
+            no_speech_threshold=1.0,
+            max_new_tokens=MAX_TOKENS,
+        )
+        return " ".join(segment.text.strip() for segment in segments)
+
+    engine = Engine(run)
+    model.encode = timed(model.encode, engine.encoder_seconds)
+    return engine
+
+
+KINDS = {"ours": ours, "onnx": onnx, "transformers": transformers, "faster-whisper": faster_whisper}
