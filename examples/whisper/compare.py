@@ -28,10 +28,10 @@ from fairseq_prune.data.manifest import read_manifest
 
 
 def half_of(utterances, half):
-    """The utterances of every second speaker of the sorted names: "tune" has the first of them, "report" the second."""
+    """The utterances of every second speaker: "tune" has the first of the sorted names, "report" the second."""
     if half == "all":
         return utterances
-    speakers = sorted({utterance.speaker for utterance in utterances})
+    speakers = sorted({utterance.speaker for utterance in utterances}, key=lambda name: (len(name), name))
     chosen = set(speakers[0 if half == "tune" else 1 :: 2])
     return [utterance for utterance in utterances if utterance.speaker in chosen]
 
