@@ -81,6 +81,7 @@ def timed(function: Callable, seconds: list[float]) -> Callable:
 
 def ours(path: str, options: dict[str, Any], settings: Settings) -> Engine:
     """A checkpoint of this package, or any source that scripts/transcribe.py takes."""
+    from fairseq_prune.data.log_mel import mel_frames
     from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 
     guard = options.pop("guard", 0)  # fall back to 30 s, and to sampling, where a text fails
@@ -96,9 +97,9 @@ def ours(path: str, options: dict[str, Any], settings: Settings) -> Engine:
         max_tokens=MAX_TOKENS,
     )
     engine = Engine(lambda waveform: transcriber.transcribe([waveform])[0].text)
-    encoder = transcriber.listener.loaded.model.encoder
+    encoder = transcriber.listener.model.encoder
     encoder.forward = timed(encoder.forward, engine.encoder_seconds)
-    engine.macs = lambda samples: encoder.macs(samples)["total"]
+    engine.macs = lambda samples: encoder.macs(mel_frames(samples))["total"]
     return engine
 
 
