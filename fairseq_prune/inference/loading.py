@@ -1,7 +1,6 @@
 """Two lines of Python: `load` a checkpoint, and translate, transcribe or understand audio with it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Optional, Union
 
@@ -9,101 +8,128 @@ import numpy as np
 import torch
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, model_and_task_options
+from fairseq_prune.checkpoints.whisper.foreign import is_whisper
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio, resample
 from fairseq_prune.data.pauses import cut_at_pauses
 from fairseq_prune.inference.base import Pipeline
 from fairseq_prune.inference.recognition import Recognizer
 from fairseq_prune.inference.translation import Translator
 from fairseq_prune.inference.understanding import Understander
+from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 from fairseq_prune.text.meanings import parse
+from fairseq_prune.text.subtitles import Segment, Transcript
 
 Audio = Union[str, PathLike, np.ndarray, torch.Tensor]
 
-# {task of the checkpoint: (what runs it, longest piece in seconds that it hears at once)}
-PIPELINES = {
-    "speech_translation": (Translator, 20.0),
-    "spoken_language_understanding": (Understander, 30.0),
-    "audio_finetuning": (Recognizer, 30.0),
-}
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A piece of audio, ``start`` to ``end`` in seconds, and its text."""
-
-    start: float
-    end: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """The text of one audio, and the pieces that it is made of."""
-
-    text: str
-    segments: list[Segment]
+HOP = SAMPLE_RATE // 100  # what a transcript counts in
+# {task of the checkpoint: (what runs it, longest piece in seconds that it hears at once)}; a Whisper is none of these
+PIPELINES = {"speech_translation": (Translator, 20.0), "audio_finetuning": (Recognizer, 30.0)}
 
 
 class Model:
     """A checkpoint that is ready for use; what it cannot do raises ValueError.
 
     Audio is a path of a file of any format and rate, or samples (samples,) in [-1, 1] as an array or a tensor with
-    their rate; or a list of these. Long recordings are cut at pauses. The answer is a text, or with ``details`` a
-    `Result`; a list of them for a list.
+    their rate in Hz; or a list of these. Recordings may be of any length. The answer is a text, or with ``details`` a
+    `fairseq_prune.text.subtitles.Transcript`, whose segments have times in seconds, and scores where the model gives
+    them; a list of them for a list.
     """
-
-    def __init__(self, pipeline: Pipeline, max_seconds: float):
-        self.pipeline, self.max_seconds = pipeline, max_seconds
 
     def translate(
         self, audio: Union[Audio, Sequence[Audio]], rate: int = SAMPLE_RATE, details: bool = False
     ) -> Any:
         """What is said, in the language that the model translates to."""
-        self._require(Translator, "translates")
-        return self._texts(self.pipeline.translate, audio, rate, details)
+        return self._answers(self._translate, audio, rate, details)
 
     def transcribe(
         self, audio: Union[Audio, Sequence[Audio]], rate: int = SAMPLE_RATE, details: bool = False
     ) -> Any:
-        """What is said, in the language that it is said in: of a recogniser, or of a translator with a CTC head."""
-        self._require((Recognizer, Translator), "transcribes")
-        transcribe = self.pipeline.recognize if isinstance(self.pipeline, Translator) else self._recognized
-        return self._texts(transcribe, audio, rate, details)
+        """What is said, in the language that it is said in."""
+        return self._answers(self._transcribe, audio, rate, details)
 
     def understand(self, audio: Union[Audio, Sequence[Audio]], rate: int = SAMPLE_RATE) -> Any:
         """Intent and slots of commands of at most 30 s: {"intent", "slots", "text"}, intent None for no parse."""
-        self._require(Understander, "understands commands")
+        return self._answers(self._understand, audio, rate, True)
+
+    def _answers(self, answer, audio, rate: int, details: bool) -> Any:
         several = isinstance(audio, (list, tuple))
-        found = [
-            _meaning(text)
-            for text in self.pipeline.texts(
-                [_samples(item, rate) for item in (audio if several else [audio])]
-            )
-        ]
+        found = answer([_samples(item, rate) for item in (audio if several else [audio])])
+        found = found if details else [transcript.text for transcript in found]
         return found if several else found[0]
 
-    def _recognized(self, waveforms: Sequence[torch.Tensor]) -> list[str]:
+    def _translate(self, waveforms: list[torch.Tensor]) -> list[Transcript]:
+        raise ValueError("the checkpoint cannot translate")
+
+    def _transcribe(self, waveforms: list[torch.Tensor]) -> list[Transcript]:
+        raise ValueError("the checkpoint cannot transcribe")
+
+    def _understand(self, waveforms: list[torch.Tensor]) -> list[dict[str, Any]]:
+        raise ValueError(
+            "the checkpoint cannot understand commands, expected one of spoken_language_understanding"
+        )
+
+
+class PieceModel(Model):
+    """A translator or a recogniser, which hears pieces: longer recordings are cut at pauses."""
+
+    def __init__(self, pipeline: Pipeline, max_seconds: float):
+        self.pipeline, self.max_seconds = pipeline, max_seconds
+
+    def _translate(self, waveforms):
+        if not isinstance(self.pipeline, Translator):
+            return super()._translate(waveforms)
+        return self._in_pieces(self.pipeline.translate, waveforms)
+
+    def _transcribe(self, waveforms):
+        recognize = self.pipeline.recognize if isinstance(self.pipeline, Translator) else self._recognize
+        return self._in_pieces(recognize, waveforms)
+
+    def _recognize(self, waveforms: Sequence[torch.Tensor]) -> list[str]:
         lengths = [len(waveform) for waveform in waveforms]
         labels = self.pipeline.recognize(lengths, waveforms.__getitem__)
         return [self.pipeline.text(found) for found in labels]
 
-    def _texts(self, texts_of, audio, rate: int, details: bool) -> Any:
-        several = isinstance(audio, (list, tuple))
-        waveforms = [_samples(item, rate) for item in (audio if several else [audio])]
+    def _in_pieces(self, texts_of, waveforms: list[torch.Tensor]) -> list[Transcript]:
         times = [cut_at_pauses(waveform.numpy(), self.max_seconds) for waveform in waveforms]
         pieces = [waveform[start:end] for waveform, cuts in zip(waveforms, times) for start, end in cuts]
         texts = iter(texts_of(pieces))
-        results = []
-        for cuts in times:
-            segments = [Segment(start / SAMPLE_RATE, end / SAMPLE_RATE, next(texts)) for start, end in cuts]
-            text = " ".join(segment.text for segment in segments if segment.text)
-            results.append(Result(text, segments) if details else text)
-        return results if several else results[0]
+        transcripts = []
+        for waveform, cuts in zip(waveforms, times):
+            segments = [
+                Segment(
+                    number,
+                    start // HOP,
+                    start / SAMPLE_RATE,
+                    end / SAMPLE_RATE,
+                    f" {next(texts).strip()}".rstrip(),
+                )
+                for number, (start, end) in enumerate(cuts)
+            ]
+            transcripts.append(Transcript(segments, seconds=len(waveform) / SAMPLE_RATE))
+        return transcripts
 
-    def _require(self, kinds, does: str) -> None:
-        if not isinstance(self.pipeline, kinds):
-            found = type(self.pipeline).__name__
-            raise ValueError(f"the checkpoint is for a {found}, expected one that {does}")
+
+class WhisperModel(Model):
+    """A Whisper; one that was trained for it understands commands too."""
+
+    def __init__(self, source: str, **options):
+        self.source, self.options = source, options
+        self.transcriber = WhisperTranscriber(source, **options)
+
+    def _transcribe(self, waveforms):
+        return self.transcriber.transcribe(waveforms)
+
+    def _translate(self, waveforms):
+        if not self.transcriber.multilingual:
+            return super()._translate(waveforms)
+        return WhisperTranscriber(self.source, **{**self.options, "task": "translate"}).transcribe(waveforms)
+
+    def _understand(self, waveforms):
+        device, half = (
+            self.options.get(name, default) for name, default in (("device", "cpu"), ("half", False))
+        )
+        understander = Understander(self.source, self.options.get("overrides"), device=device, half=half)
+        return [_meaning(text) for text in understander.texts(waveforms)]
 
 
 def load(
@@ -113,28 +139,29 @@ def load(
     overrides: Optional[dict[str, Any]] = None,
     **options,
 ) -> Model:
-    """A checkpoint of this package or of fairseq's CTC models, ready for use.
+    """A checkpoint of this package, of fairseq's CTC models, or a Whisper of anybody, ready for use.
 
     Args:
-        checkpoint: file that fairseq-train wrote.
+        checkpoint: file that fairseq-train wrote; of Whisper also a folder of Hugging Face or CTranslate2.
         device: cpu, cuda, ...
         half: float16, on GPUs.
         overrides: options of the checkpoint to change, such as {"token_keep_ratio": 0.7}.
-        options: of its pipeline, such as ``beam``.
+        options: of what runs it: ``beam`` of a `Translator`, or fields of `TranscriptionOptions` of a Whisper.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no checkpoint, or of a task that has no use of its own.
     """
     path = str(checkpoint)
+    options.update(device=device, half=half, overrides=overrides)
+    if is_whisper(path):
+        return WhisperModel(path, **options)
     _, task = model_and_task_options(load_checkpoint_file(path, mmap=True), path)
     name = str(task.get("_name") or task.get("task"))
     if name not in PIPELINES:
-        raise ValueError(f"{path}: a checkpoint of task {name}, expected one of {', '.join(PIPELINES)}")
+        raise ValueError(f"{path}: a checkpoint of task {name}, expected {', '.join(PIPELINES)} or a Whisper")
     kind, max_seconds = PIPELINES[name]
-    if overrides is not None:
-        options["overrides"] = overrides
-    return Model(kind(path, device=device, half=half, **options), max_seconds)
+    return PieceModel(kind(path, **options), max_seconds)
 
 
 def _samples(audio: Audio, rate: int) -> torch.Tensor:
