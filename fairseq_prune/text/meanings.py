@@ -8,6 +8,7 @@ SLURP (Bastianelli et al. 2020) has one intent (scenario and action) and a flat 
 `[IN:calendar_set [SL:event_name meeting ] [SL:date tomorrow ] ]`: so both corpora train the same task.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -156,27 +157,21 @@ class Meaning(NamedTuple):
     def from_row(cls, row: dict[str, Any]) -> "Meaning":
         """The meaning of an entry of SLURP's jsonl files, gold or predicted.
 
-        Gold entities have a ``span`` of tokens, predicted ones a ``filler``. Fillers are lower-cased tokens, as the
-        published evaluation compares them.
+        Gold entities have a ``span`` of tokens, predicted ones a ``filler``. As in the published evaluation, tokens of
+        the gold side become lower-case, and predicted fillers stay as they are: a capital in one is an error.
 
         Raises:
-            ValueError: a key is missing, or a span leaves the sentence.
+            ValueError: a key is missing or has no text, or a span leaves the sentence.
         """
         try:
-            entities = []
-            for entity in row["entities"]:
-                if "filler" in entity:
-                    filler = entity["filler"].lower()
-                else:
-                    filler = " ".join(row["tokens"][place]["surface"].lower() for place in entity["span"])
-                entities.append((entity["type"], filler))
-            return cls(row["scenario"], row["action"], tuple(entities))
+            entities = tuple((entity["type"], _filler(entity, row)) for entity in row["entities"])
+            names = [row["scenario"], row["action"], *itertools.chain(*entities)]
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no SLURP annotation: {type(error).__name__} {error}") from None
-        except IndexError:
-            raise ValueError(
-                f"no SLURP annotation: a span leaves the {len(row['tokens'])} tokens of the sentence"
-            ) from None
+        wrong = [name for name in names if not isinstance(name, str)]
+        if wrong:
+            raise ValueError(f"no SLURP annotation: expected names and fillers as text, found {wrong[0]!r}")
+        return cls(row["scenario"], row["action"], entities)
 
     def to_row(self) -> dict[str, Any]:
         """What SLURP's predictions hold of an utterance."""
@@ -194,6 +189,19 @@ def parse_slurp(line: str) -> tuple[dict[str, Any], Meaning]:
     if not isinstance(row, dict):
         raise ValueError(f"expected a JSON object, found {line.strip()[:40]!r}")
     return row, Meaning.from_row(row)
+
+
+def _filler(entity: dict[str, Any], row: dict[str, Any]) -> Any:
+    """The words of an entity of SLURP's rows."""
+    if "filler" in entity:
+        return entity["filler"]
+    tokens = row["tokens"]
+    outside = [place for place in entity["span"] if not 0 <= place < len(tokens)]
+    if outside:
+        raise ValueError(
+            f"no SLURP annotation: a span has token {outside[0]}, the sentence has 0 to {len(tokens) - 1}"
+        )
+    return " ".join(tokens[place]["surface"].lower() for place in entity["span"])
 
 
 def read_slurp(path) -> Iterator[tuple[str, dict[str, Any], Meaning]]:
