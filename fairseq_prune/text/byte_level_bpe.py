@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 import torch
-from tokenizers import Tokenizer
 
 from fairseq_prune.text.dictionaries import RowDictionary, require_same_symbols
+from fairseq_prune.text.lines import read_text
+from fairseq_prune.text.tokenizer_json import build_tokenizer, read_description
+from fairseq_prune.text.vocab_and_merges import VOCABULARY, tokenizer_json_of
 
 START = "<|startoftranscript|>"
 END = "<|endoftext|>"
@@ -19,6 +21,8 @@ NO_TIMESTAMPS = "<|notimestamps|>"
 PAD = "<|startoflm|>"
 UNKNOWN = "<|startofprev|>"
 SPACE = "\u0120"
+LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
+TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 TIMESTAMPS = [f"<|{hundredths / 50:.2f}|>" for hundredths in range(1501)]  # seconds, in steps of 0.02
 
 
@@ -37,27 +41,16 @@ class ByteLevelBPE:
 
     def __init__(self, text: str, name: str = "tokenizer"):
         self.name = name
-        content = _checked(text, name)
+        content = read_description(text, name)
+        decoder = (content.get("decoder") or {}).get("type")
+        if decoder != "ByteLevel":
+            raise ValueError(f"{name}: expected a byte-level BPE, found BPE with decoder {decoder}")
         for token in content["added_tokens"]:
             # the published files call timestamps ordinary text
             token["special"] = token["special"] or re.fullmatch(r"<\|.*\|>", token["content"]) is not None
-        # as strings, which old versions of the library read as well
-        merges = content["model"]["merges"]
-        content["model"]["merges"] = [
-            merge if isinstance(merge, str) else " ".join(merge) for merge in merges
-        ]
         self._json = json.dumps(content, ensure_ascii=False)
-        try:
-            self.tokenizer = Tokenizer.from_str(self._json)
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{name}: not a tokenizer of the library tokenizers ({error})") from None
-        self.tokenizer.encode_special_tokens = True  # as text
-        ids = self.tokenizer.get_vocab(with_added_tokens=True)
-        symbols = sorted(ids, key=ids.get)
-        if [ids[symbol] for symbol in symbols] != list(range(len(symbols))):
-            raise ValueError(
-                f"{name}: expected ids without gaps, found {len(ids)} tokens up to id {max(ids.values())}"
-            )
+        self.tokenizer, symbols = build_tokenizer(content, name)
+        ids = {symbol: index for index, symbol in enumerate(symbols)}
         missing = [symbol for symbol in (START, END, NO_TIMESTAMPS, PAD, UNKNOWN) if symbol not in ids]
         if missing:
             raise ValueError(f"{name}: has no token {missing[0]}, which Whisper's tokenizers have")
@@ -68,18 +61,23 @@ class ByteLevelBPE:
         # fairseq strings symbols together with spaces: one within a label is written as byte-level BPE writes it
         symbols = [symbol.replace(" ", SPACE) for symbol in symbols]
         self.dictionary = RowDictionary(symbols, bos=START, pad=PAD, eos=END, unk=UNKNOWN)
+        self._id_of_symbol = dict(
+            self.dictionary.indices
+        )  # fairseq adds the words of texts to its dictionary
 
     @classmethod
     def load(cls, path) -> "ByteLevelBPE":
-        """Read a ``tokenizer.json``, or the one in a folder."""
+        """Read a ``tokenizer.json``, or that of a folder, which may have ``vocab.json`` and ``merges.txt`` instead.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no tokenizer of Whisper.
+        """
         path = Path(path)
+        if path.is_dir() and not (path / "tokenizer.json").is_file() and (path / VOCABULARY).is_file():
+            return cls(tokenizer_json_of(path), name=str(path / VOCABULARY))
         path = path / "tokenizer.json" if path.is_dir() else path
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such tokenizer")
-        try:
-            return cls(path.read_text(encoding="utf-8"), name=str(path))
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: expected a tokenizer.json, found a file that is no text") from None
+        return cls(read_text(path, "tokenizer"), name=str(path))
 
     def to_json(self) -> str:
         """The content of its ``tokenizer.json``."""
@@ -126,7 +124,11 @@ class ByteLevelBPE:
     def decode(self, tokens: Union[torch.Tensor, Sequence[int], str]) -> str:
         """Text of token ids ``(tokens,)``, or of their symbols with spaces between; special tokens are skipped."""
         if isinstance(tokens, str):
-            tokens = [self.dictionary.indices[symbol] for symbol in tokens.split()]
+            symbols = tokens.split()
+            if not all(symbol in self._id_of_symbol for symbol in symbols):
+                # each letter stands for a byte, wherever fairseq has joined the symbols
+                return self.tokenizer.decoder.decode(symbols)
+            tokens = [self._id_of_symbol[symbol] for symbol in symbols]
         elif isinstance(tokens, torch.Tensor):
             tokens = tokens.tolist()  # one by one each would wait for the device
         ids = [index for index in map(int, tokens) if index not in self._special_ids]
@@ -144,25 +146,24 @@ class ByteLevelBPE:
         """
         names = [START, NO_TIMESTAMPS]
         if language is not None:
+            if f"<|{language}|>" not in self.special or language not in self.languages:
+                known = (
+                    f"one of the codes {', '.join(self.languages)}"
+                    if self.languages
+                    else "none: English only"
+                )
+                raise ValueError(f"{self.name}: language {language!r}: no such language, expected {known}")
             names[1:1] = [f"<|{language}|>", f"<|{task}|>"]
         for name in names:
             if name not in self.special:
-                raise ValueError(f"{self.name}: has no token {name}: no such language or task")
+                raise ValueError(f"{self.name}: has no token {name}: no such task")
         return [self.special[name] for name in names]
+
+    @property
+    def languages(self) -> list[str]:
+        """Codes of the languages that there is a token for, as "en"."""
+        return [name[2:-2] for name in self.special if LANGUAGE.fullmatch(name)]
 
     def require_equal(self, other: "ByteLevelBPE", which: str) -> None:
         """Raise ValueError unless ids mean the same in both."""
         require_same_symbols(self, other, which)
-
-
-def _checked(text: str, name: str) -> dict[str, Any]:
-    """The JSON of a byte-level BPE, with the list ``added_tokens``."""
-    try:
-        content = json.loads(text)
-        kind, decoder = content["model"]["type"], content["decoder"]["type"]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{name}: expected a tokenizer.json of the library tokenizers") from None
-    if (kind, decoder) != ("BPE", "ByteLevel"):
-        raise ValueError(f"{name}: expected a byte-level BPE, found {kind} with decoder {decoder}")
-    content["added_tokens"] = content.get("added_tokens") or []
-    return content

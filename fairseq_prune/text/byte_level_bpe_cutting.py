@@ -1,16 +1,15 @@
 """Cutting a `tokenizer.json` of byte-pair encoding (the library tokenizers; Whisper has one)."""
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 
 from fairseq_prune.pruning.vocabulary import Subwords, VocabularyCut, bpe_parts, prune_merges
-
-TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")  # Whisper has one each 20 ms
+from fairseq_prune.text.byte_level_bpe import TIMESTAMP
+from fairseq_prune.text.tokenizer_json import build_tokenizer, read_description
 
 
 class CuttableBPE:
@@ -26,24 +25,13 @@ class CuttableBPE:
 
     def __init__(self, content: str, name: str = "tokenizer.json"):
         self.name = name
-        try:
-            self.processor = Tokenizer.from_str(content)
-            self.description = json.loads(content)
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ValueError(f"{name}: no tokenizer.json: {error}") from None
-        self.processor.encode_special_tokens = True  # names of special tokens in a text are text
+        self.description = read_description(content, name)
         model = self.description["model"]
-        if (
-            model.get("type", "BPE") != "BPE"
-            or model.get("continuing_subword_prefix")
-            or model.get("end_of_word_suffix")
-        ):
-            raise ValueError(f"{name}: expected BPE without prefixes and suffixes, found {model.get('type')}")
-        ids = self.processor.get_vocab(with_added_tokens=True)
-        self.symbols = sorted(ids, key=ids.get)
-        if sorted(ids.values()) != list(range(len(ids))):
-            raise ValueError(f"{name}: expected the ids 0 to {len(ids) - 1}, found up to {max(ids.values())}")
-        self.merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
+        if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+            raise ValueError(f"{name}: expected BPE without prefixes and suffixes of its tokens")
+        self.processor, self.symbols = build_tokenizer(self.description, name)
+        ids = set(self.symbols)
+        self.merges = [tuple(merge.split(" ")) for merge in model["merges"]]
         alphabets = ByteLevel.alphabet(), [f"<0x{byte:02X}>" for byte in range(256)]
         self.bytes = next((found for found in alphabets if all(byte in ids for byte in found)), None)
         if self.bytes is None:
@@ -61,7 +49,7 @@ class CuttableBPE:
             keep_timestamps: keep Whisper's timestamps too.
         """
         ids = {token: index for index, token in enumerate(self.symbols)}
-        added = [token["content"] for token in self.description.get("added_tokens") or ()]
+        added = [token["content"] for token in self.description["added_tokens"]]
         unknown = self.description["model"].get("unk_token")
         required = {ids[token] for token in [*self.bytes, *added, *([unknown] if unknown else [])]}
         if not keep_timestamps:
@@ -95,8 +83,7 @@ class CuttableBPE:
         new = json.loads(json.dumps(self.description))
         model = new["model"]
         model["vocab"] = {token: ids[token] for token in model["vocab"] if token in ids}
-        joined = bool(model["merges"]) and isinstance(model["merges"][0], str)
-        model["merges"] = [" ".join(pair) if joined else list(pair) for pair in merges]
+        model["merges"] = [" ".join(pair) for pair in merges]
         template = AddedToken("", normalized=False, special=False)
         flags = {
             flag: getattr(template, flag)

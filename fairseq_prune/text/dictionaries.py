@@ -5,12 +5,34 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
-from fairseq.data import Dictionary
+from fairseq.data import Dictionary, data_utils
 
 from fairseq_prune.text.lines import read_lines, write_lines
 
 
-class RowDictionary(Dictionary):
+class Symbols(str):
+    """What fairseq shows for tokens; ``symbols`` are those of the dictionary, with spaces between.
+
+    The two differ where fairseq was asked to join symbols to words (``--remove-bpe``).
+    """
+
+    symbols: str
+
+    def __new__(cls, text: str, symbols: str):
+        found = super().__new__(cls, text)
+        found.symbols = symbols
+        return found
+
+
+class SymbolDictionary(Dictionary):
+    """A fairseq dictionary whose strings remember their symbols, so that a decoder need not guess."""
+
+    def string(self, tensor, bpe_symbol=None, *args, **options):
+        symbols = super().string(tensor, None, *args, **options)
+        return Symbols(data_utils.post_process(symbols, bpe_symbol), symbols)
+
+
+class RowDictionary(SymbolDictionary):
     """A fairseq dictionary whose special symbols lie anywhere; index i is row i of the embedding."""
 
     def __init__(self, symbols: Sequence[str], bos: str, pad: str, eos: str, unk: str):

@@ -12,9 +12,11 @@ import sentencepiece
 import torch
 from fairseq.data import Dictionary
 
-from fairseq_prune.text.dictionaries import read_dictionary, require_same_symbols
+from fairseq_prune.text.dictionaries import SymbolDictionary, read_dictionary, require_same_symbols
+from fairseq_prune.text.sentencepiece_model import open_model, rows_of_pieces
 
 MODEL_TYPES = ("unigram", "bpe", "char")
+WORD_START = "\u2581"  # what sentencepiece writes for a space
 
 
 class SentencePieceVocabulary:
@@ -35,35 +37,15 @@ class SentencePieceVocabulary:
     def __init__(self, model: bytes, symbols: Sequence[str], name: str = "vocabulary"):
         self.name = name
         self.model = model
-        try:
-            self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
-            raise ValueError(
-                f"{name}: expected a sentencepiece model, found {len(model)} bytes that are not one"
-            ) from None
-        self.dictionary = Dictionary()
+        self.processor = open_model(model, name)
+        self.dictionary = SymbolDictionary()
         specials = self.dictionary.symbols[:]
         if list(symbols[: len(specials)]) != specials:
             raise ValueError(f"{name}: expected {specials} first, found {list(symbols[: len(specials)])}")
         for symbol in symbols[len(specials) :]:
             self.dictionary.add_symbol(symbol)
-        self._token_of_piece = self._match_pieces()
-
-    def _match_pieces(self) -> np.ndarray:
-        """Token id of every sentencepiece id, ``(pieces,)`` int64."""
-        tokens, missing = [], []
-        for piece_id in range(self.processor.get_piece_size()):
-            piece = self.processor.id_to_piece(piece_id)
-            special = self.processor.is_control(piece_id) or self.processor.is_unknown(piece_id)
-            if not special and piece not in self.dictionary:
-                missing.append(piece)
-            tokens.append(self.dictionary.index(piece))
-        if missing:
-            raise ValueError(
-                f"{self.name}: the sentencepiece model and the dictionary do not fit: {len(missing)} of "
-                f"{len(tokens)} pieces are not among the {len(self)} symbols, the first is {missing[0]!r}"
-            )
-        return np.array(tokens, dtype=np.int64)
+        rows = rows_of_pieces(self.processor, self.dictionary.indices, self.dictionary.unk(), name)
+        self._token_of_piece = np.array(rows, dtype=np.int64)  # (pieces,)
 
     @classmethod
     def load(cls, sentencepiece_path, dictionary_path) -> "SentencePieceVocabulary":

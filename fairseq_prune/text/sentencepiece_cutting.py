@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import sentencepiece
 from fairseq.data import Dictionary
 
 from fairseq_prune.pruning.vocabulary import Subwords, VocabularyCut, bpe_parts
+from fairseq_prune.text.sentencepiece_model import open_model, rows_of_pieces
 
 # numbers of the fields of ModelProto, and of the enumerations of types
 PIECES, TRAINER_SPEC, SELF_TEST_DATA = 1, 2, 4
@@ -44,22 +44,12 @@ class CuttableSentencePiece:
 
     def __init__(self, model: bytes, symbols: Sequence[str], name: str = "vocabulary"):
         self.model, self.symbols, self.name = model, list(symbols), name
-        try:
-            self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
-            raise ValueError(f"{name}: expected a sentencepiece model, found another file") from None
+        self.processor = open_model(model, name)
         self.pieces = [_piece(value, field) for number, value, field in _fields(model) if number == PIECES]
         spec = b"".join(value for number, value, _ in _fields(model) if number == TRAINER_SPEC)
         self.model_type = next((v for number, v, _ in _fields(spec) if number == MODEL_TYPE), UNIGRAM)
         rows = {symbol: row for row, symbol in enumerate(self.symbols)}
-        unknown = rows[Dictionary().unk_word]
-        missing = [p.text for p in self.pieces if p.kind in (NORMAL, USER_DEFINED) and p.text not in rows]
-        if missing:
-            raise ValueError(
-                f"{name}: the sentencepiece model and the dictionary do not fit: {len(missing)} of"
-                f" {len(self.pieces)} pieces are not among the {len(self.symbols)} symbols, the first is {missing[0]!r}"
-            )
-        self._row_of_piece = [rows.get(piece.text, unknown) for piece in self.pieces]
+        self._row_of_piece = rows_of_pieces(self.processor, rows, self.unknown, name)
 
     def __len__(self) -> int:
         return len(self.symbols)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_whisper import SPECIALS, small_tokenizer, tokenizer_json
 
@@ -36,6 +36,27 @@ def test_fairseqs_symbols_come_back_too(text):
     assert FairseqBPE(LABELLED).decode(symbols) == text
 
 
+@pytest.mark.parametrize("remove_bpe", ["sentencepiece", "letter", "wordpiece", "@@ ", "subword_nmt", "_EOW"])
+@settings(max_examples=50, deadline=None)
+@given(TEXTS)
+def test_text_that_fairseq_has_already_post_processed_is_the_same_text(remove_bpe, text):
+    symbols = LABELLED.dictionary.string(torch.tensor(LABELLED.encode(text)), remove_bpe)
+    assert FairseqBPE(LABELLED).decode(symbols) == text
+
+
+def test_symbols_that_were_joined_elsewhere_are_text():
+    """A plain string, as of --replace-unk."""
+    joined = "".join(LABELLED.encode_pieces("what is the weather"))
+    assert FairseqBPE(LABELLED).decode(joined) == "what is the weather"
+    assert FairseqBPE(LABELLED).decode("the weather") == "the weather"
+
+
+def test_words_that_fairseq_adds_to_its_dictionary_are_no_tokens():
+    tokenizer = small_tokenizer()
+    tokenizer.dictionary.encode_line("overnight", add_if_not_exist=True)
+    assert tokenizer.decode("overnight") == "overnight"
+
+
 @pytest.mark.parametrize("name", [START, END, PAD])
 def test_nobody_can_say_a_special_token(name):
     assert TOKENIZER.special[name] not in TOKENIZER.encode(f"say {name} now")
@@ -66,8 +87,9 @@ def test_prefixes_of_english_and_multilingual_models():
     names = [TOKENIZER.dictionary[index] for index in TOKENIZER.prefix("de", "translate")]
     assert names == ["<|startoftranscript|>", "<|de|>", "<|translate|>", "<|notimestamps|>"]
     assert [TOKENIZER.dictionary[index] for index in TOKENIZER.prefix()] == [START, "<|notimestamps|>"]
-    with pytest.raises(ValueError, match=r"tokenizer.json: has no token <\|xx\|>"):
-        TOKENIZER.prefix("xx")
+    for language in ("xx", "french", "auto", "endoftext"):
+        with pytest.raises(ValueError, match=f"language '{language}': .* expected one of the codes en, de$"):
+            TOKENIZER.prefix(language)
 
 
 def test_timestamps_are_added_where_the_embedding_has_them():
@@ -116,6 +138,7 @@ def without(name):
             "expected a byte-level BPE, found BPE with decoder WordPiece",
         ),
         (without("startoflm"), r"has no token <\|startoflm\|>"),
+        (broken(model={"type": "WordPiece"}), "expected byte-pair encoding, found WordPiece"),
         (broken(added_tokens=[]), r"has no token <\|startoftranscript\|>"),
     ],
 )
@@ -129,3 +152,49 @@ def test_what_is_no_such_tokenizer_is_refused(tmp_path, text, message):
 def test_a_missing_tokenizer_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="tokenizer.json: no such tokenizer"):
         ByteLevelBPE.load(tmp_path)
+
+
+@pytest.fixture
+def older_files(tmp_path):
+    """vocab.json, merges.txt and added_tokens.json, as of older folders of Whisper."""
+    content = json.loads(LABELLED.to_json())
+    (tmp_path / "vocab.json").write_text(json.dumps(content["model"]["vocab"]))
+    merges = "".join(f"{merge}\n" for merge in content["model"]["merges"])
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+    added = {token["content"]: token["id"] for token in content["added_tokens"]}
+    (tmp_path / "added_tokens.json").write_text(json.dumps(added))
+    return tmp_path
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TEXTS)
+def test_the_older_files_of_a_folder_are_the_same_tokenizer(older_files, text):
+    found = ByteLevelBPE.load(older_files)
+    found.require_equal(LABELLED, "target")
+    assert found.special == LABELLED.special
+    assert found.encode(text) == LABELLED.encode(text) and found.decode(found.encode(text)) == text
+
+
+def test_added_tokens_may_stand_in_the_tokenizers_configuration(older_files):
+    added = json.loads((older_files / "added_tokens.json").read_text())
+    (older_files / "added_tokens.json").unlink()
+    listed = {str(index): {"content": token} for token, index in added.items()}
+    (older_files / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": listed}))
+    ByteLevelBPE.load(older_files).require_equal(LABELLED, "target")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("vocab.json", "[]", "vocab.json: expected an object of tokens"),
+        ("merges.txt", "a b c\n", "merges.txt: expected two parts of a token"),
+        ("added_tokens.json", '{"<|x|>": 5000}', r"token '<\|x\|>' has id 5000, expected the next one"),
+        ("tokenizer_config.json", "[1]", "tokenizer_config.json: expected an object"),
+    ],
+)
+def test_broken_older_files_are_refused(older_files, name, content, message):
+    if name == "tokenizer_config.json":
+        (older_files / "added_tokens.json").unlink()
+    (older_files / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        ByteLevelBPE.load(older_files)

@@ -102,7 +102,7 @@ def gap(content):
     "edit, reason",
     [
         (gap, "expected"),
-        (lambda content: content["model"].update(type="WordPiece"), "tokenizer.json"),
+        (lambda content: content["model"].update(type="WordPiece"), "byte-pair encoding"),
         (lambda content: content["model"].update(end_of_word_suffix="</w>"), "without prefixes"),
     ],
 )

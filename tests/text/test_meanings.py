@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slu_corpus import slurp_row, write_jsonl
 
+from fairseq_prune.evaluation.slu_scores import Counts, slurp_counts
 from fairseq_prune.text.meanings import Meaning, Node, labels, parse, read_slurp
 
 WEATHER = "[IN:GET_WEATHER what is the weather [SL:DATE_TIME tomorrow ] ]"
@@ -108,11 +109,26 @@ def test_gold_and_predicted_rows_mean_the_same():
     assert Meaning.from_row(gold.to_row()) == gold
 
 
+def test_a_capital_in_a_predicted_filler_stays_and_counts_as_an_error():
+    """The published evaluation lower-cases the gold side alone."""
+    row = {"scenario": "alarm", "action": "set", "entities": [{"type": "time", "filler": "Nine"}]}
+    predicted = Meaning.from_row(row)
+    assert predicted == Meaning("alarm", "set", (("time", "Nine"),))
+    gold = Meaning("alarm", "set", (("time", "nine"),))
+    assert slurp_counts(gold, predicted)["entity_f1"] == Counts(0, 1, 1)
+
+
 @pytest.mark.parametrize(
     "row, problem",
     [
         ({"scenario": "a", "action": "b"}, "entities"),
-        (slurp_row(1, "one two", "a", "b", [("time", 1, 2)]), "a span leaves the 2 tokens"),
+        (slurp_row(1, "one two", "a", "b", [("time", 1, 2)]), "a span has token 2, the sentence has 0 to 1"),
+        ({**slurp_row(1, "one", "a", "b"), "entities": [{"span": [-1], "type": "t"}]}, "a span has token -1"),
+        ({**slurp_row(1, "one", "a", "b"), "entities": [{"span": [0], "type": None}]}, "as text, found None"),
+        (
+            {"scenario": "a", "action": "b", "entities": [{"type": "t", "filler": None}]},
+            "as text, found None",
+        ),
         ([1], "expected a JSON object"),
     ],
 )

@@ -169,6 +169,28 @@ def test_bpe_gives_fairseq_generate_plain_text(vocabulary):
     assert bpe.decode("") == ""
 
 
+@pytest.mark.parametrize("remove_bpe", ["sentencepiece", "letter", "@@ "])
+@pytest.mark.parametrize("text", [*TEXTS, "acht"])
+def test_text_that_fairseq_has_already_post_processed_is_the_same_text(vocabulary, text, remove_bpe):
+    symbols = vocabulary.dictionary.string(vocabulary.encode(text), remove_bpe)
+    assert FairseqBPE(vocabulary).decode(symbols) == text
+    assert FairseqBPE(vocabulary).decode(text) == text  # a plain string, as of --replace-unk
+
+
+def test_pieces_without_a_words_beginning_are_joined(vocabulary):
+    """As translate.py does; as a string they look like words."""
+    inner = [i for i, s in enumerate(vocabulary.dictionary.symbols) if "\u2581" not in s and i > 3][:3]
+    found = FairseqBPE(vocabulary).decode(vocabulary.dictionary.string(torch.tensor(inner)))
+    assert found == vocabulary.decode(inner) and " " not in found
+
+
+def test_an_empty_model_is_refused(files):
+    spm, dictionary = files
+    spm.with_name("empty.model").write_bytes(b"")
+    with pytest.raises(ValueError, match="expected a sentencepiece model, found 0 bytes"):
+        SentencePieceVocabulary.load(spm.with_name("empty.model"), dictionary)
+
+
 def test_vocabulary_is_pickled_into_spawned_workers(files):
     spm, dictionary = files
     code = (
