@@ -21,7 +21,7 @@ from fairseq_prune.modules.whisper.generation import suppressed_tokens
 
 
 def main(args):
-    checkpoint, tokenizer, says = import_whole(args.source, args.tokenizer, args.language)
+    checkpoint, tokenizer, says = import_whole(args.source, args.tokenizer, args.language, args.spoken_task)
     never, _ = suppressed_tokens(tokenizer)
     listed = says["suppressed"]
     if listed and set(listed) != set(never):
@@ -33,7 +33,7 @@ def main(args):
         state = load_fairseq_state(written)  # strictly, as fairseq's programs do
         [model], _, _ = checkpoint_utils.load_model_ensemble_and_task([str(written)], state=state)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    kind = f"multilingual, set to {args.language}" if says["multilingual"] else "English"
+    kind = f"multilingual, set to {checkpoint.task['language']}" if says["multilingual"] else "English"
     print(f"{args.out}: {parameters:,} parameters, {checkpoint.rows:,} tokens, {kind}")
 
 
@@ -44,9 +44,15 @@ if __name__ == "__main__":
     add(
         "--tokenizer",
         type=Path,
-        help="tokenizer.json or OpenAI's .tiktoken (default: tokenizer.json of the folder)",
+        help="tokenizer.json, a folder, or OpenAI's .tiktoken (default: that of the folder --from)",
     )
-    add("--language", default="en", help="that a multilingual model shall write (default: en)")
+    add("--language", help="of the speech, for a multilingual model: a code such as de (default: en)")
+    add(
+        "--spoken-task",
+        choices=("transcribe", "translate"),
+        default="transcribe",
+        help="what a multilingual model writes: that language, or English (default: transcribe)",
+    )
     add("--out", type=Path, required=True, help="checkpoint to write")
     add("--overwrite", action="store_true", help="replace what is there")
     run(main, parser)

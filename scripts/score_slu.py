@@ -16,7 +16,7 @@ import json
 from _cli import PlainParser, run
 
 from fairseq_prune.data.manifest import read_manifest
-from fairseq_prune.evaluation.slu_scores import CORPORA, total
+from fairseq_prune.evaluation.slu_scores import CORPORA, read_gold, total
 from fairseq_prune.text.lines import read_lines, write_lines
 from fairseq_prune.text.meanings import read_slurp
 
@@ -38,21 +38,6 @@ def read_generated(path, rows: int) -> list[str]:
             f"{path}: expected hypotheses (D-0 to D-{rows - 1}) for the {rows} rows of the manifest, found {len(found)}"
         )
     return [found[row] for row in range(rows)]
-
-
-def read_all(path, corpus, texts: list[str]) -> list:
-    """Gold parses.
-
-    Raises:
-        ValueError: names the line of a malformed one.
-    """
-    gold = []
-    for number, text in enumerate(texts, start=1):
-        try:
-            gold.append(corpus.read(text))
-        except ValueError as error:
-            raise ValueError(f"{path}, parse {number}: {error}") from None
-    return gold
 
 
 def slurp_pairs(gold_path, predictions_path) -> tuple[list, list]:
@@ -92,7 +77,10 @@ def main(args):
         if not (args.manifest and args.generated) or args.gold or args.predictions:
             raise ValueError("expected --generated with --manifest, or --gold with --predictions")
         rows = read_manifest(args.manifest)
-        gold = read_all(args.manifest, corpus, [row.tgt_text for row in rows])
+        gold = [
+            read_gold(args.corpus, row.tgt_text, f"{args.manifest}, line {line}")
+            for line, row in enumerate(rows, start=2)
+        ]
         predicted = [corpus.read_or_none(text) for text in read_generated(args.generated, len(rows))]
         if args.write_predictions:
             write_predictions(args.write_predictions, rows, predicted)
@@ -101,7 +89,10 @@ def main(args):
     elif args.corpus == "slurp":
         gold, predicted = slurp_pairs(args.gold, args.predictions)
     else:
-        gold = read_all(args.gold, corpus, read_lines(args.gold))
+        gold = [
+            read_gold(args.corpus, text, f"{args.gold}, line {line}")
+            for line, text in enumerate(read_lines(args.gold), start=1)
+        ]
         predicted = [corpus.read_or_none(text) for text in read_lines(args.predictions)]
         if not gold or len(gold) != len(predicted):
             raise ValueError(

@@ -33,7 +33,7 @@ BESIDE_ROOMS = {
     "command_line": {"errors"},
 }
 # what every room may import, except pruning
-SHARED = {"compat", "errors", "registration", "files", "command_line"}
+SHARED = {"constants", "compat", "errors", "registration", "files", "command_line"}
 
 
 def name_of(path):

@@ -15,8 +15,7 @@ from torch import Tensor
 from fairseq_prune.benchmarks.entries import Entry, build_entry
 from fairseq_prune.benchmarks.specs import Spec
 from fairseq_prune.benchmarks.stages import clock, timed_stages
-
-SAMPLE_RATE = 16000  # Hz
+from fairseq_prune.constants import SAMPLE_RATE
 
 
 @dataclass(frozen=True)

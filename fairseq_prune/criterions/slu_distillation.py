@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fairseq_prune.checkpoints.loading import load_fairseq_state, load_state_dict_strictly
+from fairseq_prune.checkpoints.whisper.own import TASK
 from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
-
-TASK = "spoken_language_understanding"
 
 
 @dataclass

@@ -14,9 +14,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from fairseq_prune.constants import SAMPLE_RATE
+
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE = 16000  # Hz; every count of samples in this package is at this rate
 FILE_RATES = range(2_000, 1_000_001)  # Hz; another rate in a header is damage
 FILTER_REACH = 256  # periods of the lower rate: soxr's filter reaches less far to each side
 BLOCK = 2**22  # values read at a time: memory follows what is in the file, not what its header promises

@@ -12,7 +12,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from fairseq_prune.data.audio import SAMPLE_RATE
+from fairseq_prune.constants import SAMPLE_RATE
 
 WINDOW = 400  # samples, 25 ms
 HOP = 160  # samples, 10 ms
@@ -60,10 +60,14 @@ def log_mel(waveform: Union[Tensor, np.ndarray], mel_bins: int = 80) -> Tensor:
     return (energies.clamp(min=energies.max() - DYNAMIC_RANGE) + 4) / 4
 
 
-@lru_cache(maxsize=8)
-def _window_and_filters(mel_bins: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The window (samples,), and Slaney's mel filters (frequencies, mel_bins)."""
-    filters = torchaudio.functional.melscale_fbanks(
+def mel_filters(mel_bins: int) -> Tensor:
+    """Slaney's mel filters (frequencies, mel_bins)."""
+    return torchaudio.functional.melscale_fbanks(
         WINDOW // 2 + 1, 0.0, SAMPLE_RATE / 2, mel_bins, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
     )
-    return torch.hann_window(WINDOW, device=device), filters.to(device)
+
+
+@lru_cache(maxsize=8)
+def _window_and_filters(mel_bins: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The window (samples,), and the filters (frequencies, mel_bins)."""
+    return torch.hann_window(WINDOW, device=device), mel_filters(mel_bins).to(device)

@@ -138,6 +138,25 @@ CORPORA = {
 }
 
 
+def read_gold(name: str, text: str, where: str, option: str = "{}") -> Any:
+    """A parse of the gold side.
+
+    Args:
+        name: of the corpus, a key of `CORPORA`.
+        where: what the error begins with.
+        option: how to ask for another corpus, with a place for its name.
+
+    Raises:
+        ValueError: the corpus cannot read it; names a corpus that can.
+    """
+    try:
+        return CORPORA[name].read(text)
+    except ValueError as error:
+        others = [option.format(other) for other in CORPORA if CORPORA[other].read_or_none(text) is not None]
+        hint = f" ({' or '.join(others)} scores such parses)" if others else ""
+        raise ValueError(f"{where}: {error}{hint}") from None
+
+
 def total(counts: Iterable[dict[str, Counts]]) -> dict[str, Counts]:
     """The sums over utterances."""
     sums: dict[str, Counts] = {}

@@ -3,7 +3,7 @@
 Differences between versions of fairseq and torch are in compat.py. What is here is about all versions.
 """
 
-from fairseq_prune.patches import nan_detector, reading, resuming, saving
+from fairseq_prune.patches import nan_detector, reading, resuming, saving, scoring
 
 
 def install() -> None:
@@ -11,4 +11,5 @@ def install() -> None:
     saving.install()
     reading.install()
     resuming.install()
+    scoring.install()
     nan_detector.install()

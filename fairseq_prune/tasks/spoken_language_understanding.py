@@ -19,7 +19,7 @@ from fairseq_prune.data.audio import SAMPLE_RATE
 from fairseq_prune.data.augmentation import Augmentation
 from fairseq_prune.data.manifest import check_audio, read_manifest
 from fairseq_prune.data.slu_dataset import SpokenLanguageDataset
-from fairseq_prune.evaluation.slu_scores import CORPORA, Counts, total
+from fairseq_prune.evaluation.slu_scores import CORPORA, Counts, read_gold, total
 from fairseq_prune.modules.whisper.generation import WhisperGenerator, suppressed_tokens
 from fairseq_prune.tasks.sample_batches import SampleBatchesTask
 from fairseq_prune.text.byte_level_bpe import END, PAD, START, UNKNOWN, ByteLevelBPE
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 CONTEXT_SAMPLES = 30 * SAMPLE_RATE  # the longest clip that Whisper has positions for
 PARTS = tuple(vars(Counts()))
+TRANSCRIBE = "transcribe"  # the task of a model that says none
 
 
 @dataclass
@@ -48,15 +49,23 @@ class SpokenLanguageUnderstandingConfig(FairseqDataclass):
         },
     )
     language: Optional[str] = field(
-        default=None, metadata={"help": "language of the speech, such as en; none for English-only models"}
-    )
-    spoken_task: ChoiceEnum(["transcribe", "translate"]) = field(
-        default="transcribe", metadata={"help": "Whisper's task token, if there is a language"}
-    )
-    suppress_tokens: ChoiceEnum(["none", "non_speech"]) = field(
-        default="none",
+        default=None,
         metadata={
-            "help": "tokens never generated: non_speech as published for transcription; parses need their brackets"
+            "help": "language of the speech, such as en (default: as the checkpoint says, else none, as English-only "
+            "models have it)"
+        },
+    )
+    spoken_task: Optional[ChoiceEnum(["transcribe", "translate"])] = field(
+        default=None,
+        metadata={
+            "help": "Whisper's task token, if there is a language (default: as the checkpoint says, else transcribe)"
+        },
+    )
+    suppress_tokens: Optional[ChoiceEnum(["none", "non_speech"])] = field(
+        default=None,
+        metadata={
+            "help": "tokens never generated: non_speech as published for transcription; parses need their brackets "
+            "(default: as the checkpoint says, else none)"
         },
     )
     mel_bins: int = field(default=80, metadata={"help": "of the log-mel spectrograms, as the model has"})
@@ -91,6 +100,7 @@ class SpokenLanguageUnderstandingConfig(FairseqDataclass):
         default='{"beam": 1, "max_len_b": 100}', metadata={"help": "generation options of --eval-slu as JSON"}
     )
     train_subset: str = II("dataset.train_subset")
+    valid_subset: str = II("dataset.valid_subset")
     seed: int = II("common.seed")
 
 
@@ -129,7 +139,18 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
 
     @classmethod
     def setup_task(cls, cfg, **kwargs) -> "SpokenLanguageUnderstandingTask":
-        return cls(cfg)
+        """The task; what validation will score is read now, before fairseq loads models.
+
+        Raises:
+            ValueError: a parse is none that ``--eval-slu`` scores.
+        """
+        task = cls(cfg)
+        if cfg.data and str(cfg.eval_slu) != "none":
+            for split in dict.fromkeys([cfg.train_subset, *cfg.valid_subset.split(",")]):
+                path = Path(cfg.data) / f"{split}.tsv"
+                if path.is_file():
+                    task._check_parses(path, read_manifest(path))
+        return task
 
     @classmethod
     def from_state(cls, cfg, state: dict) -> "SpokenLanguageUnderstandingTask":
@@ -140,8 +161,9 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
             state: the checkpoint's ``task_state``
         """
         cfg = OmegaConf.merge(SpokenLanguageUnderstandingConfig(), cfg, {"data": None, "bpe_tokenizer": None})
-        task = cls(OmegaConf.merge(cfg, {"train_subset": "train", "seed": 1}))
+        task = cls(OmegaConf.merge(cfg, {"train_subset": "train", "valid_subset": "valid", "seed": 1}))
         task.load_state_dict(state)
+        task._take_over(task.cfg)
         return task
 
     # -- tokenizer
@@ -161,7 +183,7 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
     @property
     def prefix(self) -> list[int]:
         """Ids that the decoder's input begins with, and that generation forces."""
-        return self.require_tokenizer().prefix(self.cfg.language, str(self.cfg.spoken_task))
+        return self.require_tokenizer().prefix(self.cfg.language, str(self.cfg.spoken_task or TRANSCRIBE))
 
     @property
     def target_dictionary(self):
@@ -216,6 +238,8 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
             raise FileNotFoundError(
                 f"{self.cfg.data}: no such data folder (data_prep/prep_slurp.py makes one)"
             )
+        if task_cfg is not None:
+            self._take_over(task_cfg)
         path = Path(self.cfg.data) / f"{split}.tsv"
         utterances = read_manifest(path)
         check_audio(utterances, self.cfg.data)
@@ -247,12 +271,15 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
             dataset.cache_audio()
         self.datasets[split] = dataset
 
+    def _take_over(self, cfg) -> None:
+        """Options of generation that no flag gives: those of a checkpoint's ``cfg.task``, or the defaults."""
+        for name, default in (("language", None), ("spoken_task", TRANSCRIBE), ("suppress_tokens", "none")):
+            if self.cfg[name] is None:
+                self.cfg[name] = cfg.get(name) or default
+
     def _check_parses(self, path: Path, utterances: list) -> None:
         for line, row in enumerate(utterances, start=2):
-            try:
-                CORPORA[str(self.cfg.eval_slu)].read(row.tgt_text)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {line}: {error}") from None
+            read_gold(str(self.cfg.eval_slu), row.tgt_text, f"{path}, line {line}", "--eval-slu {}")
 
     def _filter(self, dataset: SpokenLanguageDataset, path: Path) -> None:
         short = dataset.utterance_samples < self.cfg.min_source_samples
@@ -291,8 +318,11 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
     ):
         """A generator that starts after the forced prefix and never writes the suppressed tokens."""
         options = {"prefix": self.prefix, **(extra_gen_cls_kwargs or {})}
-        if str(self.cfg.suppress_tokens) != "none":
+        suppress = str(self.cfg.suppress_tokens or "none")
+        if suppress != "none":
             options["suppressed"], options["suppressed_first"] = suppressed_tokens(self.tokenizer)
+        names = " ".join(self.tokenizer.dictionary[index] for index in self.prefix)
+        logger.info(f"generation begins with {names}; suppressed tokens: {suppress}")
         return super().build_generator(
             models, args, seq_gen_cls or WhisperGenerator, options, prefix_allowed_tokens_fn
         )

@@ -116,7 +116,7 @@ def test_scores_of_files_in_the_format_of_the_corpora(forks, tmp_path):
     parses.write_text("[IN:A [SL:B x ] ]\n[IN:C\n")
     status, _, err = forks.run(score, *arguments, cwd=tmp_path)
     assert (status, err.count("\n")) == (2, 1)
-    assert "gold.txt, parse 2: malformed parse" in err
+    assert "gold.txt, line 2: malformed parse" in err
 
 
 def test_a_teacher_with_another_vocabulary_ends_training_in_one_line(tmp_path):

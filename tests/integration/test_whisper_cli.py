@@ -20,6 +20,7 @@ PRELOAD = (
 )
 IMPORT, EXPORT = ROOT / "scripts/import_whisper.py", ROOT / "scripts/export.py"
 TOKENIZER = small_tokenizer()
+PREFIX = "<|startoftranscript|> <|de|> <|transcribe|> <|notimestamps|>"
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +85,38 @@ def test_the_import_tells_what_it_found(imported):
 
 def test_generated_texts_are_those_that_transformers_generates_from_the_export(exported, forks, folder):
     options = "--gen-subset test --batch-size 3 --beam 1 --max-len-b 10 --path whisper.pt --user-dir".split()
-    task = "--task spoken_language_understanding --language de --cpu".split()
+    task = "--task spoken_language_understanding --cpu".split()
     code, output, errors = forks.run(
         BIN / "fairseq-generate", "data", *options, ROOT / "fairseq_prune", *task, cwd=folder
     )
     assert code == 0, errors
+    assert f"generation begins with {PREFIX}; suppressed tokens: none" in output
     lines = dict(line[2:].split("\t", 1) for line in output.splitlines() if line.startswith("D-"))
     found = [lines[str(index)].split("\t")[1] for index in range(3)]
     assert len(set(found)) > 1
     for text, expected in zip(found, texts_of_transformers(exported)):
         assert text and expected.startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "prefix", "suppressed"),
+    [
+        ("--language en --spoken-task translate", "<|en|> <|translate|>", "none"),
+        ("--suppress-tokens non_speech", "<|de|> <|transcribe|>", "non_speech"),
+        ("--model-overrides {'spoken_task':'translate'}", "<|de|> <|translate|>", "none"),
+    ],
+)
+def test_flags_and_overrides_change_what_the_import_has_set(
+    imported, forks, folder, flags, prefix, suppressed
+):
+    options = "--gen-subset test --beam 1 --max-len-b 1 --path whisper.pt --cpu --user-dir".split()
+    task = ["--task", "spoken_language_understanding", *flags.split()]
+    code, output, errors = forks.run(
+        BIN / "fairseq-generate", "data", *options, ROOT / "fairseq_prune", *task, cwd=folder
+    )
+    assert code == 0, errors
+    expected = f"<|startoftranscript|> {prefix} <|notimestamps|>; suppressed tokens: {suppressed}"
+    assert f"generation begins with {expected}" in output
 
 
 def test_an_export_imported_again_has_the_same_weights(imported, exported, forks, folder):
@@ -120,7 +143,8 @@ def test_bad_input_is_one_line(imported, forks, folder):
         ),
         ("--from hf --tokenizer ranks.tiktoken", "ranks.tiktoken: expected a token in base64"),
         ("--from hf --tokenizer missing.json", "missing.json: no such tokenizer"),
-        ("--from hf --language xx", "no such language"),
+        ("--from hf --language french", "'french': no such language, expected one of the codes en, de"),
+        ("--from hf --language auto", "'auto': no such language, expected one of the codes en, de"),
         ("--from nowhere", "nowhere: no such checkpoint"),
         ("--from no_whisper.pt", "expected OpenAI's Whisper"),
         ("--from data", "data/config.json: no such file, expected a folder of Hugging Face"),

@@ -11,7 +11,7 @@ from slu_corpus import LABELS, PARSES, small_task, small_whisper, tokenizer, wri
 from fairseq_prune.data.log_mel import log_mel
 from fairseq_prune.data.manifest import read_manifest, write_manifest
 from fairseq_prune.evaluation.slu_scores import CORPORA, total
-from fairseq_prune.tasks.spoken_language_understanding import read_tokenizer
+from fairseq_prune.tasks.spoken_language_understanding import SpokenLanguageUnderstandingTask, read_tokenizer
 from fairseq_prune.text.fairseq_bpe import FairseqBPE
 
 
@@ -60,6 +60,31 @@ def test_a_language_comes_with_its_task_token(data):
     task = small_task(data, language="en")
     names = [task.target_dictionary[index] for index in task.prefix]
     assert names == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+
+
+def test_what_generation_needs_is_the_checkpoints_unless_a_flag_says_otherwise(data):
+    imported = {"language": "en", "spoken_task": "translate", "suppress_tokens": "non_speech"}
+    for flags in ({}, {"spoken_task": "transcribe"}):
+        task = small_task(data, **flags)
+        task.load_dataset("dev", task_cfg=OmegaConf.create(imported))
+        assert {name: task.cfg[name] and str(task.cfg[name]) for name in imported} == {**imported, **flags}
+    older = small_task(data)
+    older.load_dataset("dev", task_cfg=OmegaConf.create({"language": None}))
+    assert (older.cfg.language, str(older.cfg.suppress_tokens)) == (None, "none")
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_parses_are_checked_before_models_are_loaded_and_another_scorer_is_named(data, split):
+    rows = read_manifest(data / f"{split}.tsv")
+    write_manifest(
+        data / f"{split}.tsv", [*rows[:1], rows[1]._replace(tgt_text="[IN:WEATHER now ]"), *rows[2:]]
+    )
+    given = small_task(data, eval_slu="slurp", valid_subset="dev").cfg
+    given.bpe_tokenizer = str(data / "tokenizer.json")
+    with pytest.raises(ValueError) as error:
+        SpokenLanguageUnderstandingTask.setup_task(given)
+    assert f"{split}.tsv, line 3: expected an intent [IN:scenario_action" in str(error.value)
+    assert "--eval-slu stop scores such parses" in str(error.value)
 
 
 def test_a_checkpoint_needs_no_tokenizer_beside_it(data):

@@ -1,6 +1,5 @@
-"""Reading folders of Hugging Face with HuBERT, wav2vec 2.0 or WavLM: config.json and a file of weights."""
+"""Reading folders of Hugging Face with HuBERT, wav2vec 2.0 or WavLM: config.json and weights."""
 
-import json
 import re
 
 import torch
@@ -11,10 +10,9 @@ from fairseq_prune.checkpoints.hubert.wavlm import (
     finish_position_gates,
     relative_position_shapes,
 )
-from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.checkpoints.huggingface_folder import read_json, read_weights
 from fairseq_prune.modules.hubert.architecture import check_architecture
 
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 CONV_NORMS = {"group": "default", "layer": "layer_norm"}
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_accurate", "relu": "relu"}
 # what fairseq's HubertModel has no option for: {field of config.json: (its default there, what fairseq does)}
@@ -68,7 +66,9 @@ def read_huggingface_hubert(folder):
         FileNotFoundError: config.json or the weights are missing.
         ValueError: no such model, or one that fairseq's HubertModel cannot express.
     """
-    huggingface = _read_json(folder / "config.json")
+    huggingface = read_json(
+        folder / "config.json", "file, expected a Hugging Face folder or a fairseq checkpoint"
+    )
     kind = huggingface.get("model_type")
     if kind not in HEADS:
         raise ValueError(f"{folder / 'config.json'}: model_type is {kind!r}, expected {' or '.join(HEADS)}")
@@ -76,9 +76,7 @@ def read_huggingface_hubert(folder):
         config = check_architecture(_fairseq_config(huggingface))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
-    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise FileNotFoundError(f"{folder}: found no {' or '.join(WEIGHT_FILES)}")
+    path, weights = read_weights(folder)
     modules = {
         **MODULES,
         **(LAYER_NORM if config["extractor_mode"] == "layer_norm" else GROUP_NORM),
@@ -87,7 +85,7 @@ def read_huggingface_hubert(folder):
     }
     weights = {
         _fairseq_key(key, kind, modules, path): value
-        for key, value in load_checkpoint_file(path, mmap=True).items()
+        for key, value in weights.items()
         if not HEADS[kind].fullmatch(key)
     }
     if kind == "wavlm":
@@ -96,20 +94,6 @@ def read_huggingface_hubert(folder):
     # absent where masking was off in training; a masked frame is then simply empty
     weights.setdefault("mask_emb", torch.zeros(config["encoder_embed_dim"]))
     return config, _normalizes(folder, huggingface), weights
-
-
-def _read_json(path):
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file, expected a Hugging Face folder or a fairseq checkpoint"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: found a {type(content).__name__}, expected an object")
-    return content
 
 
 def _fairseq_config(huggingface):
@@ -172,5 +156,5 @@ def _normalizes(folder, huggingface):
     """
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        return _read_json(path).get("do_normalize", True)
+        return read_json(path).get("do_normalize", True)
     return huggingface.get("feat_extract_norm", "group") == "layer"

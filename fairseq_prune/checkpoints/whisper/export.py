@@ -6,7 +6,6 @@ ONNX export (`checkpoints.whisper.onnx`) knows the clip's own length.
 
 import json
 import logging
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from torch import Tensor
 from fairseq_prune.checkpoints.extras import import_extra, quiet
 from fairseq_prune.checkpoints.formats import export_format
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
+from fairseq_prune.text.byte_level_bpe import TIMESTAMP
 
 logger = logging.getLogger(__name__)
 
-TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 COMPARED_TOKENS = 10  # of twice as many that are generated: libraries count the longest text differently
 TOLERANCE = 1e-3  # of logits
 
@@ -149,13 +148,12 @@ def _generation_config(transformers, model, task) -> Any:
     if task.cfg.language is not None:
         tasks = ("translate", "transcribe")
         options["task_to_id"] = {name: special[f"<|{name}|>"] for name in tasks}
-        options["lang_to_id"] = {name: index for name, index in special.items() if _is_language(name)}
-        options["language"], options["task"] = f"<|{task.cfg.language}|>", str(task.cfg.spoken_task)
+        options["lang_to_id"] = {f"<|{name}|>": special[f"<|{name}|>"] for name in task.tokenizer.languages}
+        options["language"], options["task"] = (
+            f"<|{task.cfg.language}|>",
+            str(task.cfg.spoken_task or "transcribe"),
+        )
     return transformers.GenerationConfig(**options)
-
-
-def _is_language(name: str) -> bool:
-    return re.fullmatch(r"<\|[a-z]{2,3}\|>", name) is not None
 
 
 def _write_tokenizer(out: Path, task) -> None:
@@ -198,7 +196,7 @@ def _write_tokenizer(out: Path, task) -> None:
         },
     }
     if task.cfg.language is not None:
-        config.update(language=task.cfg.language, task=str(task.cfg.spoken_task))
+        config.update(language=task.cfg.language, task=str(task.cfg.spoken_task or "transcribe"))
     files = {
         "tokenizer.json": content,
         "tokenizer_config.json": config,

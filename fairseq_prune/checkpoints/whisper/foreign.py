@@ -29,14 +29,15 @@ def _is_openai(content: dict) -> bool:
 
 
 def import_whole(
-    source, tokenizer=None, language: str = "en"
+    source, tokenizer=None, language: Optional[str] = None, spoken_task: str = "transcribe"
 ) -> tuple[WhisperCheckpoint, ByteLevelBPE, dict[str, Any]]:
     """Read a folder of Hugging Face or CTranslate2, or a `.pt` of OpenAI.
 
     Args:
         source: path.
         tokenizer: tokenizer.json, OpenAI's .tiktoken, or a folder with the first; None: that of the source.
-        language: that a multilingual model shall write.
+        language: of the speech, for a multilingual model; None: English.
+        spoken_task: what a multilingual model writes: that language ("transcribe"), or English ("translate").
 
     Returns:
         the checkpoint; its tokenizer; what the source says of itself, as of `import_whisper`, "multilingual" known.
@@ -51,10 +52,12 @@ def import_whole(
     checkpoint.tokenizer = found.to_json()
     if says["multilingual"] is None:
         says["multilingual"] = found.dictionary.eos() >= MULTILINGUAL_END
-    spoken = language if says["multilingual"] else None
-    found.prefix(spoken)  # raises where there is no such language
+    if not says["multilingual"] and (language or "en") != "en":
+        raise ValueError(f"{source}: language {language!r}: the model knows English alone")
+    spoken = (language or "en") if says["multilingual"] else None
+    found.prefix(spoken, spoken_task)  # raises where there is no such language
     suppress = "none" if says["suppressed"] == [] else "non_speech"
-    checkpoint.task = {"language": spoken, "suppress_tokens": suppress}
+    checkpoint.task = {"language": spoken, "spoken_task": spoken_task, "suppress_tokens": suppress}
     return checkpoint, found, says
 
 

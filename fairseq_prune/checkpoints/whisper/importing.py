@@ -4,7 +4,6 @@ Each reader brings the names to those of our modules, which are fairseq's; what 
 model loads strictly, so that an unknown name is an error. Float16 becomes float32, which is exact.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
+from fairseq_prune.checkpoints.huggingface_folder import read_json, read_weights
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.checkpoints.whisper.ctranslate2 import read_ctranslate2
 from fairseq_prune.checkpoints.whisper.own import WhisperCheckpoint
@@ -54,6 +54,7 @@ CTRANSLATE2_MODULES = {
 CTRANSLATE2_PARAMETERS = {"gamma": "weight", "beta": "bias", "encodings": "weight"}
 # what our modules compute: GELU (of the error function) in pre-norm layers, embeddings as they are
 CTRANSLATE2_FIXED = {"activation": 3, "pre_norm": 1, "scale_embeddings": 0, "alibi": 0}
+EXPECTED = "file, expected a folder of Hugging Face or CTranslate2 (model.bin), or OpenAI's .pt"
 HUGGINGFACE_FIXED = {"model_type": "whisper", "activation_function": "gelu", "scale_embedding": False}
 
 
@@ -110,19 +111,16 @@ def _checkpoint(weights: Mapping[str, Tensor], heads: set, path) -> WhisperCheck
 
 
 def _from_huggingface(folder: Path) -> tuple[WhisperCheckpoint, dict[str, Any]]:
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json", EXPECTED)
     for name, expected in HUGGINGFACE_FIXED.items():
         if config.get(name, expected) != expected:
             raise ValueError(f"{folder}/config.json: {name} is {config[name]!r}, expected {expected!r}")
-    path = folder / "model.safetensors"
+    path, weights = read_weights(folder)
     weights = {
-        name[len("model.") :] if name.startswith("model.") else name: value
-        for name, value in load_checkpoint_file(path).items()
+        name[len("model.") :] if name.startswith("model.") else name: value for name, value in weights.items()
     }
     _drop_projection(weights, "proj_out.weight", path)
-    generation = (
-        _read_json(folder / "generation_config.json") if (folder / "generation_config.json").is_file() else {}
-    )
+    generation = _read_if_there(folder / "generation_config.json")
     heads = {config.get("encoder_attention_heads"), config.get("decoder_attention_heads")}
     says = {
         "multilingual": generation.get("is_multilingual"),
@@ -170,7 +168,7 @@ def _from_ctranslate2(folder: Path) -> tuple[WhisperCheckpoint, dict[str, Any]]:
         else:
             weights.update(_ctranslate2_weights(side, rest, value, path))
     _drop_projection(weights, "decoder.projection.weight", path)
-    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = _read_if_there(folder / "config.json")
     says = {"multilingual": None, "suppressed": config.get("suppress_ids")}
     return _checkpoint(weights, heads, path), {**says, "alignment_heads": config.get("alignment_heads")}
 
@@ -202,15 +200,5 @@ def _drop_projection(weights: dict[str, Tensor], name: str, path: Path) -> None:
         raise ValueError(f"{path}: {name} is not the embedding, as in Whisper")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file, expected a folder of Hugging Face or CTranslate2 (model.bin), or OpenAI's .pt"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: found a {type(content).__name__}, expected an object")
-    return content
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio
 from torch import Tensor, nn
 
 from fairseq_prune.checkpoints.extras import import_extra, quiet
@@ -23,9 +22,9 @@ from fairseq_prune.checkpoints.whisper.runtime import (
     ENCODER,
     FILTERS,
     TOKENIZER,
-    WINDOW,
     OnnxWhisper,
 )
+from fairseq_prune.data.log_mel import mel_filters
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
 from fairseq_prune.modules.whisper.layers import KeysValues
 from fairseq_prune.modules.whisper.model import Cache
@@ -105,7 +104,7 @@ def export_onnx(model, task, out: Path, options) -> None:
     }
     (out / CONFIG).write_text(json.dumps(config), encoding="utf-8")
     (out / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
-    np.save(out / FILTERS, _mel_filters(config["mel_bins"]))
+    np.save(out / FILTERS, mel_filters(config["mel_bins"]).numpy())
     _compare(model, out, TOLERANCE)
     if getattr(options, "int8", False):
         for name in (ENCODER, DECODER):
@@ -147,14 +146,6 @@ def _write_graphs(model, out: Path) -> None:
                 external_data=False,
                 verbose=False,
             )
-
-
-def _mel_filters(mel_bins: int) -> np.ndarray:
-    """(frequencies, mel bins), as in data/log_mel.py."""
-    filters = torchaudio.functional.melscale_fbanks(
-        WINDOW // 2 + 1, 0.0, 8000.0, mel_bins, 16000, norm="slaney", mel_scale="slaney"
-    )
-    return filters.numpy()
 
 
 @torch.no_grad()

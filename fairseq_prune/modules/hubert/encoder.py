@@ -10,6 +10,7 @@ from fairseq.models.hubert import HubertConfig, HubertModel
 from fairseq.modules import GradMultiply
 from torch import Tensor, nn
 
+from fairseq_prune.constants import SAMPLE_RATE
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.constant_frames import rest_in_constant_frames
 from fairseq_prune.modules.copying import copy_without_history
@@ -30,8 +31,6 @@ from fairseq_prune.modules.taking_part import take_part
 from fairseq_prune.pruning import tokens
 from fairseq_prune.pruning.counting import LayerSize, Size, hubert_macs
 from fairseq_prune.pruning.schedules import warmed_up_ratio
-
-SAMPLE_RATE = 16000  # Hz
 
 
 class TokenPrunedHubert(HubertModel):
