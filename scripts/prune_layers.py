@@ -23,7 +23,9 @@ from omegaconf import open_dict
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
 from fairseq_prune.cuts.base import count_weights
-from fairseq_prune.cuts.layers import stacks_of, with_fewer_layers, with_narrower_layers
+from fairseq_prune.cuts.families import family_of
+from fairseq_prune.cuts.fewer_layers import with_fewer_layers
+from fairseq_prune.cuts.narrower_layers import with_narrower_layers
 from fairseq_prune.pruning.layers import BlockInfluence, drop_by_loss, most_influential
 
 SIDES = ("encoder", "decoder")
@@ -137,7 +139,7 @@ def main(args):
         checkpoint = load_checkpoint_file(args.checkpoint, mmap=True)
         model = (checkpoint.get("cfg") or {}).get("model") or {}
         name = str(model.get("_name"))
-        stacks, kept, scans, calibration = stacks_of(name), {}, {}, None
+        stacks, kept, scans, calibration = family_of(checkpoint, args.checkpoint).stacks, {}, {}, None
         for side in SIDES:
             listed, keep = getattr(args, side), getattr(args, f"keep_{side}")
             option = f"--{side}" if listed else f"--keep-{side}"

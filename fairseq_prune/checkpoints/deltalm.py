@@ -4,6 +4,7 @@ import logging
 import re
 
 import torch
+from fairseq.modules import LayerNorm
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_state_dict_strictly
 from fairseq_prune.modules.deltalm.model import vocabulary_checksum
@@ -14,6 +15,7 @@ logger = logging.getLogger(__name__)
 # Reported of the published files (github.com/microsoft/unilm, issues 392 and 881): 250,104 embedding rows for the
 # 249,997 pieces of dict.txt and fairseq's four special symbols; the last rows are the sentinels of span corruption.
 PUBLISHED_EXTRA_ROWS = 103
+EMBEDDING_NORM = "layernorm_embedding"  # of fairseq's modules
 
 # names of the published files -> names of fairseq's modules
 PUBLISHED_NAMES = (
@@ -33,6 +35,8 @@ def load_deltalm(path, encoder=None, decoder=None, dictionary=None):
     (`{"model": ..., "cfg": ...}`). An embedding row goes to the row of the same symbol; symbols that the file
     has not start near the mean embedding. Positions that the model has not are left out.
 
+    Whether the embeddings have a layer norm is the file's to say: the modules are changed to it.
+
     Args:
         path: the checkpoint.
         encoder: a DeltaLMEncoder or None; after `keep_layers` it takes only its layers from the file.
@@ -50,6 +54,7 @@ def load_deltalm(path, encoder=None, decoder=None, dictionary=None):
     states = {side: _take_side(weights, side) for side in ("encoder", "decoder")}
     if weights:
         raise ValueError(f"{path} is not a DeltaLM checkpoint: unknown keys {_some(weights)}")
+    _fit_embedding_norms(states, encoder, decoder, path)
     modules = {"encoder": encoder, "decoder": decoder}
     if encoder is not None and decoder is not None and encoder.embed_tokens is decoder.embed_tokens:
         _share_table(states, path)
@@ -111,7 +116,7 @@ def _fit_layers(state, module, attention_heads, source):
             f"{source} is {kinds[0]}, but the model asks for {kinds[1]} layers (--normalize-before, --deltalm-norm)"
         )
     if module.embed_tokens is None:
-        for key in [key for key in state if key.startswith(("embed_", "layernorm_embedding."))]:
+        for key in [key for key in state if key.startswith(("embed_", f"{EMBEDDING_NORM}."))]:
             del state[key]
     for key in [key for key in state if key.startswith("layers.")]:
         value = state.pop(key)
@@ -121,6 +126,23 @@ def _fit_layers(state, module, attention_heads, source):
     state["version"] = module.version  # of fairseq's code, not of the weights
     if module.embed_tokens is None:
         state["vocabulary_version"] = module.vocabulary_version
+
+
+def _fit_embedding_norms(states, encoder, decoder, path):
+    """Embeddings get a layer norm where the file has one (deltalm-base), and lose it where not (deltalm-large)."""
+    sides = [
+        (states[side], module)
+        for side, module in (("encoder", encoder), ("decoder", decoder))
+        if module is not None and module.embed_tokens is not None
+    ]
+    found = {f"{EMBEDDING_NORM}.weight" in state for state, _ in sides}
+    if len(found) > 1:
+        raise ValueError(f"{path}: has {EMBEDDING_NORM} in one of encoder and decoder, expected both or none")
+    for _, module in sides:
+        if found == {False}:
+            module.layernorm_embedding = None
+        elif module.layernorm_embedding is None:
+            module.layernorm_embedding = LayerNorm(module.embed_tokens.embedding_dim)
 
 
 def _share_table(states, path):

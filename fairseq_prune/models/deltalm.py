@@ -60,7 +60,8 @@ class DeltaLM(FairseqEncoderDecoderModel):
         encoder = DeltaLMEncoder.build(cfg, source, embed_tokens=shared)
         if cfg.deltalm_path:
             load_deltalm(cfg.deltalm_path, encoder, decoder, cfg.deltalm_dict)
-            keep_in_checkpoint(cfg, deltalm_path=None, deltalm_dict=None)
+            normless = decoder.layernorm_embedding is None
+            keep_in_checkpoint(cfg, deltalm_path=None, deltalm_dict=None, no_layernorm_embedding=normless)
         return cls(encoder, decoder)
 
 

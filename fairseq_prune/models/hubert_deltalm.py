@@ -119,6 +119,7 @@ def deltalm_settings(cfg: HubertDeltaLMConfig) -> DeltaLMSettings:
         normalize_before=str(cfg.deltalm_norm) == "pre",
         activation_fn=str(cfg.deltalm_activation_fn),
         layerdrop=cfg.deltalm_layerdrop,
+        no_layernorm_embedding=cfg.deltalm_no_layernorm_embedding,
         checkpoint_activations=cfg.deltalm_checkpoint_activations,
         share_embeddings="none" if str(cfg.deltalm_share_embeddings) == "none" else "decoder",
         dropout=cfg.dropout,
@@ -204,6 +205,7 @@ class HubertDeltaLM(FairseqEncoderDecoderModel):
             first_text_layer = 0
         if cfg.deltalm_path:
             load_deltalm(cfg.deltalm_path, text_encoder, decoder, cfg.deltalm_dict)
+            keep_in_checkpoint(cfg, deltalm_no_layernorm_embedding=decoder.layernorm_embedding is None)
         # fairseq's default --ddp-backend stops at a parameter that gets no gradient
         hubert.mask_emb.requires_grad_(cfg.mask_prob > 0)
         if extractor_is_frozen(cfg):

@@ -120,6 +120,10 @@ class HubertDeltaLMConfig(FairseqDataclass):
         0.0,
         "probability of leaving out a DeltaLM layer in training",
     )
+    deltalm_no_layernorm_embedding: bool = option(
+        False,
+        "no layer norm after DeltaLM's embeddings, as the published large model has it; --deltalm-path says so itself",
+    )
     deltalm_checkpoint_activations: bool = option(
         False, "recompute DeltaLM's activations in the backward pass, to save GPU memory"
     )

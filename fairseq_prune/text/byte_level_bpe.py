@@ -146,12 +146,9 @@ class ByteLevelBPE:
         """
         names = [START, NO_TIMESTAMPS]
         if language is not None:
-            if f"<|{language}|>" not in self.special or language not in self.languages:
-                known = (
-                    f"one of the codes {', '.join(self.languages)}"
-                    if self.languages
-                    else "none: English only"
-                )
+            if language not in self.languages:
+                codes = ", ".join(self.languages)
+                known = f"one of the codes {codes}" if codes else "none: the model is English-only"
                 raise ValueError(f"{self.name}: language {language!r}: no such language, expected {known}")
             names[1:1] = [f"<|{language}|>", f"<|{task}|>"]
         for name in names:

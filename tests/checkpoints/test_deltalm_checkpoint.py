@@ -137,15 +137,39 @@ def test_published_names_reach_the_modules_they_mean(published):
         assert torch.equal(found, weights[name]), name
 
 
-def test_every_tensor_of_a_published_file_is_used(published):
-    path, weights = published()
-    encoder, decoder = build()
+def without_norms(weights):
+    """As deltalm-large.pt."""
+    for name in [name for name in weights if ".emb_layer_norm." in name]:
+        del weights[name]
+
+
+@pytest.mark.parametrize("edit", [None, without_norms], ids=["base", "large"])
+@pytest.mark.parametrize("no_layernorm_embedding", [False, True])
+def test_every_tensor_of_a_published_file_is_used(published, edit, no_layernorm_embedding):
+    path, weights = published(edit=edit)
+    encoder, decoder = build(no_layernorm_embedding=no_layernorm_embedding)
     for parameter in [*encoder.parameters(), *decoder.parameters()]:
         torch.nn.init.constant_(parameter, 1e6)
     load_deltalm(path, encoder, decoder)
     parameters = {id(parameter): parameter for parameter in [*encoder.parameters(), *decoder.parameters()]}
     assert len(parameters) == len(weights)
     assert all(parameter.abs().max() < 1e3 for parameter in parameters.values())
+
+
+def test_embeddings_without_a_norm_are_left_as_they_are(published):
+    encoder, decoder = build()
+    load_deltalm(published(edit=without_norms)[0], encoder, decoder)
+    tokens = torch.tensor([[7, 8, 9]])
+    positions = encoder.embed_positions(tokens)
+    embedded, _ = encoder.forward_embedding(tokens)
+    assert torch.equal(embedded, encoder.embed_tokens(tokens) + positions)
+    assert decoder.layernorm_embedding is None
+
+
+def test_a_norm_in_one_of_the_two_sides_is_refused(published):
+    path, _ = published(edit=lambda weights: weights.pop("src_embedding.emb_layer_norm.weight"))
+    with pytest.raises(ValueError, match="has layernorm_embedding in one of encoder and decoder"):
+        load_deltalm(path, *build())
 
 
 def test_sentinel_rows_after_the_dictionary_are_left_out(published):

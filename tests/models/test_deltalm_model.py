@@ -125,6 +125,23 @@ def test_pretrained_weights_are_read_once_and_forgotten_in_the_saved_configurati
     build_model(cfg.model, make_task(), from_checkpoint=True)
 
 
+def test_a_pretrained_file_says_whether_embeddings_have_a_norm(tmp_path):
+    """deltalm-large.pt has none, which the saved configuration keeps."""
+    path = tmp_path / "pretrained.pt"
+    torch.save(
+        {
+            "model": build_model(config(no_layernorm_embedding=True).model, make_task()).state_dict(),
+            "cfg": None,
+        },
+        path,
+    )
+    cfg = config(deltalm_path=str(path))
+    weights = build_model(cfg.model, make_task()).state_dict()
+    assert not [name for name in weights if "layernorm_embedding" in name]
+    again = build_model(cfg.model, make_task(), from_checkpoint=True)
+    again.load_state_dict(weights)
+
+
 def test_missing_pretrained_file_stops_training():
     with pytest.raises(FileNotFoundError, match="nowhere.pt"):
         build_model(config(deltalm_path="nowhere.pt").model, make_task())

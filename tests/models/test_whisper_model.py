@@ -11,7 +11,7 @@ from small_whisper import SIZES, clips, huggingface_whisper, our_names, small_to
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.checkpoints.whisper.own import WhisperCheckpoint, read_whisper
 from fairseq_prune.cuts.base import count_weights
-from fairseq_prune.cuts.layers import with_fewer_layers
+from fairseq_prune.cuts.fewer_layers import with_fewer_layers
 from fairseq_prune.cuts.vocabulary import cut_checkpoint, plan_cut, vocabulary_in
 from fairseq_prune.models.whisper import WhisperConfig
 

@@ -63,8 +63,8 @@ def test_a_language_comes_with_its_task_token(data):
 
 
 def test_what_generation_needs_is_the_checkpoints_unless_a_flag_says_otherwise(data):
-    imported = {"language": "en", "spoken_task": "translate", "suppress_tokens": "non_speech"}
-    for flags in ({}, {"spoken_task": "transcribe"}):
+    imported = {"language": "en", "spoken_task": "transcribe", "suppress_tokens": "non_speech"}
+    for flags in ({}, {"suppress_tokens": "none"}):
         task = small_task(data, **flags)
         task.load_dataset("dev", task_cfg=OmegaConf.create(imported))
         assert {name: task.cfg[name] and str(task.cfg[name]) for name in imported} == {**imported, **flags}

@@ -38,6 +38,13 @@ class DeltaLMSettings(FairseqDataclass):
             "all (the encoder's too, needs one dictionary for both languages)"
         },
     )
+    no_layernorm_embedding: bool = field(
+        default=False,
+        metadata={
+            "help": "no layer norm after the embeddings, as the published large model has it; --deltalm-path says so "
+            "itself"
+        },
+    )
     checkpoint_activations: bool = field(
         default=False, metadata={"help": "recompute activations in the backward pass, to save GPU memory"}
     )
@@ -85,7 +92,7 @@ def transformer_config(settings):
         max_target_positions=settings.max_target_positions,
         share_decoder_input_output_embed=settings.share_embeddings != "none",
         share_all_embeddings=settings.share_embeddings == "all",
-        layernorm_embedding=True,
+        layernorm_embedding=not settings.no_layernorm_embedding,
         no_scale_embedding=True,
         checkpoint_activations=settings.checkpoint_activations,
     )

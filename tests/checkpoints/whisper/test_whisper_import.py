@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_whisper import SIZES, huggingface_whisper, our_names, small_tokenizer, small_whisper
 
 from fairseq_prune.checkpoints.whisper.ctranslate2 import read_ctranslate2
@@ -198,4 +199,64 @@ def test_a_projection_that_is_not_the_embedding_is_refused(tmp_path, folder):
     weights["proj_out.weight"] = weights["model.decoder.embed_tokens.weight"] + 1
     safetensors.save_file(weights, folder / "model.safetensors")
     with pytest.raises(ValueError, match=r"proj_out.weight is not the embedding"):
+        import_whisper(folder)
+
+
+def shards(folder, kind, weights):
+    """The weights in two files and their index, as transformers writes large models."""
+    save = save_file if kind == "safetensors" else torch.save
+    name = "model" if kind == "safetensors" else "pytorch_model"
+    (folder / "model.safetensors").unlink()
+    names, weight_map = sorted(weights), {}
+    for number, part in enumerate((names[::2], names[1::2]), start=1):
+        file = f"{name}-{number:05}-of-00002.{kind}"
+        save({key: weights[key].clone() for key in part}, folder / file)
+        weight_map.update(dict.fromkeys(part, file))
+    index = folder / f"{name}.{kind}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return index
+
+
+def named_weights(model):
+    return {name: value for name, value in model.state_dict().items() if name != "proj_out.weight"}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_folder_of_shards(folder, model, kind):
+    shards(folder, kind, named_weights(model))
+    assert_same_weights(import_whisper(folder)[0], model)
+
+
+def test_a_folder_with_pytorch_model_bin(folder, model):
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    assert_same_weights(import_whisper(folder)[0], model)
+
+
+def lose_a_shard(folder, index):
+    next(folder.glob("*-00002-of-*")).unlink()
+
+
+def change_map(**changes):
+    def change(folder, index):
+        content = json.loads(index.read_text())
+        content["weight_map"].update(changes)
+        index.write_text(json.dumps(content))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lose_a_shard, r"no such shard: model-00002-of-00002.safetensors \(1 of 2 are missing\)"),
+        (change_map(other="model-00001-of-00002.safetensors"), "weight 'other' is not in the file"),
+        (change_map(other="../secret.safetensors"), "expected the name of a file in this folder"),
+        (lambda folder, index: index.write_text("{}"), "expected weight_map"),
+    ],
+)
+def test_shards_that_do_not_fit_their_index_are_refused(folder, model, damage, message):
+    index = shards(folder, "safetensors", named_weights(model))
+    damage(folder, index)
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
         import_whisper(folder)

@@ -1,0 +1,38 @@
+"""Our checkpoints with fewer feed-forward units and heads in each layer."""
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from fairseq_prune.cuts.base import without_training
+from fairseq_prune.cuts.families import family_of
+from fairseq_prune.pruning.widths import fewer_heads, fewer_units
+
+
+def with_narrower_layers(
+    checkpoint: Mapping[str, Any], units: Optional[int], heads: Optional[int], path
+) -> dict[str, Any]:
+    """The checkpoint of a Whisper with those feed-forward units and heads of each layer that weigh most.
+
+    Args:
+        checkpoint: as `load_checkpoint_file` gives it; left as it is.
+        units: that each layer keeps; None: all.
+        heads: that each attention block keeps; None: all.
+        path: of the checkpoint, for errors.
+
+    Raises:
+        ValueError: no Whisper, or it has not so many.
+    """
+    if not family_of(checkpoint, path).narrower:
+        name = checkpoint["cfg"]["model"]["_name"]
+        raise ValueError(f"{path}: units and heads of a model {name!r}: expected a Whisper")
+    new = without_training(checkpoint)
+    model = dict(new["cfg"]["model"])
+    if units is not None:
+        new["model"] = fewer_units(new["model"], units)
+        model["ffn_embed_dim"] = units
+    if heads is not None:
+        head_dim = model.get("head_dim") or model["embed_dim"] // model["attention_heads"]
+        new["model"] = fewer_heads(new["model"], heads, head_dim)
+        model["attention_heads"], model["head_dim"] = heads, head_dim
+    new["cfg"] = {**new["cfg"], "model": model}
+    return new
