@@ -4,9 +4,9 @@ import base64
 
 import pytest
 import torch
+from deltalm_files import build, published_weights
 from fairseq.sequence_generator import SequenceGenerator
 from slu_corpus import small_whisper, tokenizer
-from test_deltalm_checkpoint import build, published_weights
 
 from fairseq_prune.checkpoints.deltalm import load_deltalm
 from fairseq_prune.cuts.vocabulary import cut_checkpoint, plan_cut, vocabulary_in

@@ -18,7 +18,7 @@ SCRIPTS = ROOT / "scripts"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A Whisper without labels, data, a list of labels, and a DeltaLM of the published layout."""
-    from test_deltalm_checkpoint import published_weights
+    from deltalm_files import published_weights
 
     folder = tmp_path_factory.mktemp("prune")
     small_whisper(folder / "whisper.pt", decoder_layers=3, of=tokenizer(()))
