@@ -12,6 +12,10 @@ Special tokens, bytes, and whatever the tokenizer needs to arrive at a kept toke
 encoded as before; any other text too, with more tokens. A checkpoint that was being trained loses its optimizer: go on
 with --finetune-from-model, or with the model's own option (--whisper-path, --deltalm-path).
 
+Whisper writes a space before a text, capitals, stops and digits, which transcripts often have not. So for a Whisper
+without --labels the tokens of the texts stay in all forms that it may choose (--forms written), and the report says how
+much of the texts stays as the model most likely writes them.
+
 A decoder whose answers use kept tokens alone gives the same ones by greedy search. Beam search weighs its hypotheses by
 probabilities, which now are shares among fewer tokens: it is the dense model's with all other tokens forbidden.
 """
@@ -28,9 +32,13 @@ from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq
 from fairseq_prune.cuts.base import count_weights
 from fairseq_prune.cuts.vocabulary import cut_checkpoint, plan_cut, vocabulary_in
 from fairseq_prune.pruning.vocabulary import coverage
+from fairseq_prune.text.byte_level_bpe import START
 from fairseq_prune.text.lines import read_lines
 from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 from fairseq_prune.text.sentencepiece_cutting import CuttableSentencePiece
+from fairseq_prune.text.written_forms import ALWAYS, written, written_forms
+
+WRITTEN = "as the model writes"
 
 
 def read_texts(paths, columns):
@@ -67,6 +75,15 @@ def read_vocabulary(args, checkpoint):
         raise ValueError(f"{args.checkpoint}: holds no vocabulary, expected --spm-model and --dict")
     loaded = SentencePieceVocabulary.load(args.spm_model, args.dict)
     return CuttableSentencePiece(loaded.model, loaded.dictionary.symbols, loaded.name)
+
+
+def written_is_wanted(args, vocabulary, texts):
+    """Whether texts stand for what a Whisper writes of them: not where it has learned to write parses."""
+    if args.forms is not None:
+        return args.forms == "written"
+    return (
+        START in vocabulary.symbols and not args.labels and not any(text.startswith("[IN:") for text in texts)
+    )
 
 
 def compare(vocabulary, small, cut, texts):
@@ -110,7 +127,7 @@ def show(report):
         form = "{:,.1f}" if name.startswith("megabytes") else "{:,}"
         print(f"| {name} | {' | '.join(form.format(n) for n in (before, after, before - after))} |")
     print(f"\n{report['new labels']} new labels")
-    for name in ("corpus", "held out"):
+    for name in ("corpus", f"corpus {WRITTEN}", "held out", f"held out {WRITTEN}"):
         if name in report:
             values = (
                 f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v:,}" for k, v in report[name].items()
@@ -132,7 +149,12 @@ def prune(args, out):
     labels = read_labels(args.labels)
     checkpoint = load_checkpoint_file(args.checkpoint, mmap=True)
     vocabulary = read_vocabulary(args, checkpoint)
-    cut = plan_cut(vocabulary, texts, args.min_count, labels, args.keep_timestamps, args.keep_extra_rows)
+    forms = {}
+    if written_is_wanted(args, vocabulary, texts):
+        forms = {"forms": written_forms, "always": ALWAYS}
+    cut = plan_cut(
+        vocabulary, texts, args.min_count, labels, args.keep_timestamps, args.keep_extra_rows, **forms
+    )
     small, smaller = vocabulary.cut(cut), cut_checkpoint(checkpoint, vocabulary, cut, args.checkpoint)
     out.mkdir()
     path = out / args.checkpoint.name
@@ -150,9 +172,11 @@ def prune(args, out):
             "megabytes of the file": file.stat().st_size / 1e6,
         }
     report["new labels"] = len(cut.labels)
-    report["corpus"] = compare(vocabulary, small, cut, texts)
-    if heldout:
-        report["held out"] = compare(vocabulary, small, cut, heldout)
+    for name, found in (("corpus", texts), ("held out", heldout)):
+        if found:
+            report[name] = compare(vocabulary, small, cut, found)
+        if found and forms:
+            report[f"{name} {WRITTEN}"] = compare(vocabulary, small, cut, [written(text) for text in found])
     (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
     return report
 
@@ -171,6 +195,12 @@ if __name__ == "__main__":
     add("--text", nargs="+", required=True, help="corpus: texts, one a line, or manifests (.tsv)")
     add("--heldout", nargs="+", default=[], help="further texts, to measure the coverage on")
     add("--columns", nargs="+", default=["tgt_text"], help="columns of manifests (default: tgt_text)")
+    add(
+        "--forms",
+        choices=("given", "written"),
+        help="tokens that stay: of the texts as they are given, or in all forms in which Whisper may write them "
+        "(default: written for a Whisper without --labels and parses, else given)",
+    )
     add("--labels", nargs="+", default=[], help="files of new tokens, one a line, white space counts")
     add(
         "--min-count",

@@ -43,7 +43,9 @@ def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     """
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"{folder}: found no {' or '.join(WEIGHT_FILES)}")
+        raise FileNotFoundError(
+            f"{folder}: found no {' or '.join(WEIGHT_FILES[::2])}, nor an index of their shards"
+        )
     if path.suffix != ".json":
         return path, load_checkpoint_file(path, mmap=True)
     shards = defaultdict(set)
@@ -52,7 +54,7 @@ def read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     missing = [file for file in sorted(shards) if not (folder / file).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{path}: {len(missing)} of {len(shards)} shards are missing, the first is {missing[0]}"
+            f"{path}: no such shard: {missing[0]} ({len(missing)} of {len(shards)} are missing)"
         )
     weights = {}
     for file, listed in sorted(shards.items()):

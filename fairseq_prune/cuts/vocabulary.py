@@ -2,7 +2,7 @@
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Union
 
 import torch
@@ -38,6 +38,8 @@ def plan_cut(
     labels: Sequence[str] = (),
     keep_timestamps: bool = False,
     keep_extra: bool = False,
+    forms: Callable[[str], Sequence[str]] = lambda text: [text],
+    always: Sequence[str] = (),
 ) -> VocabularyCut:
     """What to keep of a vocabulary for texts.
 
@@ -48,6 +50,8 @@ def plan_cut(
             already stay.
         keep_timestamps: of Whisper.
         keep_extra: keep embedding rows that belong to no token, such as DeltaLM's sentinels.
+        forms: of a text, always as many; a token stays if the texts in one of their forms use it often enough.
+        always: texts whose tokens stay, however often the corpus uses them.
 
     Raises:
         ValueError: the texts are empty, or a label cannot be a token.
@@ -56,7 +60,11 @@ def plan_cut(
     labels = [label for label in dict.fromkeys(labels) if label not in known]
     pieces = dict(zip(labels, vocabulary.encode(labels)))
     labelled = vocabulary.with_labels(labels) if labels else vocabulary
-    counts = Counter(index for ids in labelled.encode(texts) for index in ids if index < len(vocabulary))
+    counts = Counter()
+    for form in zip(*map(forms, texts)):
+        counts |= Counter(index for ids in labelled.encode(form) for index in ids if index < len(vocabulary))
+    if counts:  # or else the corpus has no text
+        counts |= Counter({index: min_count for ids in vocabulary.encode(always) for index in ids})
     options = {"keep_timestamps": keep_timestamps} if isinstance(vocabulary, CuttableBPE) else {}
     return choose_tokens(vocabulary.subwords(**options), counts, min_count, pieces, keep_extra)
 

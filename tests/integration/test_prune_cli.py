@@ -90,6 +90,21 @@ def test_the_scan_by_influence_prints_each_layer_and_the_checkpoint_counts_what_
     assert name.format(1) not in state["model"]
 
 
+def test_transcripts_are_covered_in_the_form_in_which_the_model_writes(prune_vocab, folder):
+    (folder / "spoken.txt").write_text("WAKE ME UP AT NINE IN THE MORNING\n", encoding="utf-8")
+    options = "--checkpoint whisper.pt --text spoken.txt --heldout spoken.txt".split()
+    for forms, kept in (("written", True), ("given", False)):
+        asked = ["--forms", "given"] if forms == "given" else []
+        code, output, errors = prune_vocab(*options, *asked, "--out", forms)
+        assert code == 0, errors
+        found = ByteLevelBPE.load(folder / forms / "tokenizer.json")
+        whole = tokenizer(())
+        for text in (" Wake me up at nine in the morning.", " wake me up at nine in the morning"):
+            pieces = whole.encode_pieces(text)
+            assert (found.encode_pieces(text) == pieces) == kept
+        assert ("held out as the model writes: texts 1; tokens that stay 1.0000" in output) == kept
+
+
 def test_a_deltalm_is_cut_with_its_dictionary(prune_vocab, folder):
     code, _, errors = prune_vocab(*DELTALM, "--heldout", "train.de", "--out", "de")
     assert code == 0, errors

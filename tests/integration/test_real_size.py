@@ -14,7 +14,7 @@ GIB = 2**20  # of the kibibytes that ru_maxrss counts
 
 def deltalm_base(folder, texts):
     """deltalm-base.pt, spm.model and dict.txt: 250,104 rows for a dictionary of 250,001 symbols."""
-    from test_deltalm_checkpoint import published_weights
+    from deltalm_files import published_weights
 
     weights = published_weights(
         250104, 768, 3072, 12, 6, 512, lambda *shape: torch.empty(*shape).uniform_(-0.05, 0.05)

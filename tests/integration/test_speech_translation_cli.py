@@ -34,6 +34,20 @@ def test_batch_size_does_not_change_translations(trained, prepared_data, tmp_pat
     assert translations(run("fairseq-generate", *one_by_one, cwd=tmp_path)[1]) == translations(together)
 
 
+def test_removed_pieces_and_any_flag_for_bleu_give_the_same_texts_and_score(trained, prepared_data, tmp_path):
+    """Most recipes with sentencepiece have --remove-bpe; --sacrebleu alone leaves fairseq's scorer of pieces."""
+    flags = "--scoring bleu --sacrebleu --remove-bpe sentencepiece".split()
+    outputs = [
+        run("fairseq-generate", *generate_arguments(prepared_data, trained, *more), cwd=tmp_path)[1]
+        for more in ([], flags, flags[:2])
+    ]
+    texts, removed, default = map(translations, outputs)
+    assert len(texts) == 6 and texts == removed == default
+    assert "\u2581" not in "".join(re.findall(r"^H-.*$", outputs[1], flags=re.MULTILINE))
+    scores = [re.search(r"beam=2: (BLEU = .*)$", output, flags=re.MULTILINE)[1] for output in outputs]
+    assert len(set(scores)) == 1
+
+
 def test_pruning_can_be_overridden_at_generation(trained, prepared_data, tmp_path):
     overrides = "{'token_keep_ratio': 0.0}"
     arguments = generate_arguments(prepared_data, trained, "--model-overrides", overrides)
