@@ -53,4 +53,5 @@ def family_of(checkpoint: Mapping[str, Any], path) -> Family:
     for family, found in FAMILIES.items():
         if name == family or name.startswith(f"{family}_"):
             return found
-    raise ValueError(f"{path}: layers of a model {name!r}: expected {', '.join(FAMILIES)}")
+    *names, last = FAMILIES
+    raise ValueError(f"{path}: layers of a model {name!r}: expected {', '.join(names)} or {last}")
