@@ -113,7 +113,7 @@ def test_flags_and_overrides_change_what_the_import_has_set(
         "--gen-subset test --batch-size 3 --beam 1 --max-len-b 1 --path whisper.pt --cpu --user-dir".split()
     )
     task = ["--task", "spoken_language_understanding", *flags.split()]
-    code, output, errors = forks.run(
+    code, _, errors = forks.run(
         BIN / "fairseq-generate", "data", *options, ROOT / "fairseq_prune", *task, cwd=folder
     )
     assert code == 0, errors
