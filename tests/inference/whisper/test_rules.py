@@ -26,18 +26,18 @@ def published():
         is_multilingual=True,
         forced_decoder_ids=None,
     )
-    return WhisperTimeStampLogitsProcessor(config, begin_index=0, _detect_timestamp_from_logprob=True)
+    return WhisperTimeStampLogitsProcessor(config, begin_index=1, _detect_timestamp_from_logprob=True)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_timestamps_follow_the_published_rules(seed):
     torch.manual_seed(seed)
     rules, reference = TokenRules(TOKENIZER, timestamps=True), published()
-    text = torch.zeros(8, 0, dtype=torch.long)
+    text, prefix = torch.zeros(8, 0, dtype=torch.long), torch.full((8, 1), TOKENIZER.dictionary.bos())
     for _ in range(25):
         logits = torch.randn(8, len(TOKENIZER)) * 2
         logits[:, FIRST:] -= torch.rand(8, 1) * 12  # timestamps are likelier than a text in some rows alone
-        expected = reference(text, logits.clone())
+        expected = reference(torch.cat([prefix, text], dim=1), logits.clone())
         if text.size(1) == 0:
             expected[:, : TOKENIZER.special[NO_TIMESTAMPS] + 1] = -torch.inf
         found = rules.apply(logits.clone(), text)
