@@ -8,7 +8,7 @@ from pathlib import Path
 
 # whose refusals are lines for users: this package's, and those that fairseq writes of files and options
 OURS = str(Path(__file__).parent) + os.sep
-FAIRSEQ = re.compile(r".*[/\\]fairseq[/\\](checkpoint_utils|data[/\\]data_utils)\.py")
+FAIRSEQ = re.compile(r".*[/\\](fairseq[/\\](checkpoint_utils|data[/\\]data_utils)|fairseq_cli[/\\]\w+)\.py")
 BAD_INPUT = (ValueError, OSError)
 SHOW = "FAIRSEQ_PRUNE_TRACEBACK"
 # what no code of ours has raised, and what still is no fault of the program: an audio library's or torch's refusal
@@ -32,7 +32,7 @@ def line(error) -> str:
     """What the edge of a command line prints of an exception: one line."""
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return f"error: not enough memory ({in_short(error)})"
-    if isinstance(error, BAD_INPUT) or type(error).__name__ == "LibsndfileError":
+    if isinstance(error, (*BAD_INPUT, AssertionError)) or type(error).__name__ == "LibsndfileError":
         return f"error: {' '.join(str(error).split())}"
     return f"error: {in_short(error)}; {SHOW}=1 shows where"
 
@@ -47,9 +47,12 @@ def in_short(error) -> str:
 def is_ours(error) -> bool:
     """Whether an exception tells a user what is wrong with the input."""
     frames = traceback.extract_tb(error.__traceback__)
-    if not frames or not isinstance(error, BAD_INPUT):
+    if not frames or not str(error):
         return False
-    return frames[-1].filename.startswith(OURS) or FAIRSEQ.fullmatch(frames[-1].filename) is not None
+    if isinstance(error, BAD_INPUT) and frames[-1].filename.startswith(OURS):
+        return True
+    # fairseq asserts what options have to be, with a message
+    return isinstance(error, (*BAD_INPUT, AssertionError)) and bool(FAIRSEQ.fullmatch(frames[-1].filename))
 
 
 def _one_line(kind, error, trace) -> None:

@@ -11,11 +11,11 @@ prune_vocab.py, prune_layers.py and export.py take it.
 
 from pathlib import Path
 
-import torch
 from _cli import PlainParser, complete, run
 from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.loading import load_fairseq_state
+from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.checkpoints.whisper.foreign import import_whole
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
 
@@ -29,7 +29,7 @@ def main(args):
             f"note: {args.source} suppresses {len(listed)} tokens, this package {len(never)} (signs of no speech)"
         )
     with complete(args.out, args.overwrite) as written:
-        torch.save(checkpoint.to_fairseq(), written)
+        save(checkpoint.to_fairseq(), written)
         state = load_fairseq_state(written)  # strictly, as fairseq's programs do
         [model], _, _ = checkpoint_utils.load_model_ensemble_and_task([str(written)], state=state)
     parameters = sum(parameter.numel() for parameter in model.parameters())

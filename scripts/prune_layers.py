@@ -22,6 +22,7 @@ from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
+from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.cuts.base import count_weights
 from fairseq_prune.cuts.families import family_of
 from fairseq_prune.cuts.fewer_layers import with_fewer_layers
@@ -167,7 +168,7 @@ def main(args):
         smaller = with_fewer_layers(checkpoint, kept, str(args.checkpoint))
         if narrower:
             smaller = with_narrower_layers(smaller, args.units, args.heads, str(args.checkpoint))
-        torch.save(smaller, out)
+        save(smaller, out)
         loaded = load_fairseq_state(out)
         if loaded.get("task_state"):  # without it, the task needs its data folder to build a model
             checkpoint_utils.load_model_ensemble_and_task([str(out)], state=loaded)

@@ -29,6 +29,7 @@ from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
+from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.cuts.base import count_weights
 from fairseq_prune.cuts.vocabulary import cut_checkpoint, plan_cut, vocabulary_in
 from fairseq_prune.pruning.vocabulary import coverage
@@ -158,7 +159,7 @@ def prune(args, out):
     small, smaller = vocabulary.cut(cut), cut_checkpoint(checkpoint, vocabulary, cut, args.checkpoint)
     out.mkdir()
     path = out / args.checkpoint.name
-    torch.save(smaller, path)
+    save(smaller, path)
     small.save(out)
     check(out, path.name, smaller)
     report = {"checkpoint": str(args.checkpoint), "text": args.text, "min count": args.min_count}

@@ -23,6 +23,7 @@ from _cli import PlainParser, complete, run
 from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.checkpoints.sparse import (
     STATE,
     by_encoder_name,
@@ -136,7 +137,7 @@ def write(checkpoint, args):
     """Write a checkpoint, and load its model strictly before the file is there under its name."""
     expected = checkpoint["model"]
     with complete(args.out, args.overwrite) as written:
-        torch.save(compact(checkpoint) if args.compact else checkpoint, written)
+        save(compact(checkpoint) if args.compact else checkpoint, written)
         found = load_checkpoint_file(written)["model"]
         wrong = [name for name, weight in expected.items() if not torch.equal(found[name], weight)]
         if wrong or len(found) != len(expected):

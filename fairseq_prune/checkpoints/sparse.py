@@ -167,4 +167,18 @@ def expanded(checkpoint: Mapping) -> dict:
     return {**{key: value for key, value in checkpoint.items() if key != COMPACT}, "model": model}
 
 
+def beside_weights(checkpoint: dict) -> dict:
+    """The state of pruning outside of the weights, as files have it: fairseq's programs average all of "model"."""
+    model = dict(checkpoint["model"])
+    state = model.pop(STATE, None)
+    return checkpoint if state is None else {**checkpoint, "model": model, STATE: state}
+
+
+def among_weights(checkpoint: Mapping) -> dict:
+    """What `beside_weights` took out: models have it among their weights."""
+    model = {**checkpoint["model"], STATE: checkpoint[STATE]}
+    return {**{key: value for key, value in checkpoint.items() if key != STATE}, "model": model}
+
+
 compat.READERS[COMPACT] = expanded
+compat.READERS[STATE] = among_weights

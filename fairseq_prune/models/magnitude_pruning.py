@@ -4,6 +4,7 @@ fairseq tells a model the number of updates before each update. What has to happ
 average is formed, the model validated and saved, is told by the trainer from here on (`after_update`).
 """
 
+import functools
 import logging
 from dataclasses import dataclass
 from typing import Optional
@@ -14,7 +15,7 @@ from fairseq.trainer import Trainer
 from omegaconf import II
 from torch import Tensor
 
-from fairseq_prune.checkpoints.sparse import STATE
+from fairseq_prune.checkpoints.sparse import STATE, beside_weights
 from fairseq_prune.models.options import option
 from fairseq_prune.models.trainer_hooks import then
 from fairseq_prune.modules.copying import copy_without_history
@@ -187,6 +188,21 @@ def master_weights(optimizer, pruner: MagnitudePruner) -> dict[str, Tensor]:
     return {name: copy for name, copy in found.items() if copy is not None}
 
 
+def _state_beside_weights(state_dict):
+    """The trainer's state for a file: no dict among the weights, nor among their moving average."""
+
+    @functools.wraps(state_dict)
+    def wrapped(trainer):
+        state = beside_weights(state_dict(trainer))
+        state["extra_state"].get("ema", {}).pop(STATE, None)
+        return state
+
+    wrapped.prunes = True
+    return wrapped
+
+
+if not hasattr(Trainer.state_dict, "prunes"):
+    Trainer.state_dict = _state_beside_weights(Trainer.state_dict)
 # set_num_updates follows each update of the weights, and the loading of a checkpoint; begin_epoch precedes the first
 for name in ("begin_epoch", "set_num_updates"):
     then(Trainer, name, after_update)

@@ -78,8 +78,8 @@ class SpeechEncoder(FairseqEncoder):
 
         Returns:
             fairseq's encoder output: ``encoder_out`` [(frames, batch, dim)], ``encoder_padding_mask``
-            [(batch, frames)] or []; with a CTC head, what `ctc_logits` needs, and ``ctc_lengths`` [(batch,)]
-            after pruning.
+            [(batch, frames)] or []; ``positions`` [(batch, frames)], what frame each was before pruning; with a
+            CTC head, what `ctc_logits` needs, and ``ctc_lengths`` [(batch,)] after pruning.
         """
         hubert = self.hubert
         lengths = src_lengths.tolist()  # the only wait for the device: all later lengths follow from these
@@ -104,6 +104,7 @@ class SpeechEncoder(FairseqEncoder):
             "encoder_states": [],
             "src_tokens": [],
             "src_lengths": [],
+            "positions": [positions],
         }
         if self.ctc_head is not None:
             if self.training:  # here, since DistributedDataParallel overlooks parameters used after `forward`

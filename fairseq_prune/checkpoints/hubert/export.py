@@ -16,6 +16,7 @@ from fairseq_prune.checkpoints.hubert.dphubert import (
 from fairseq_prune.checkpoints.hubert.onnx import export_onnx
 from fairseq_prune.checkpoints.hubert.torchaudio import conv_layers, to_torchaudio, torchaudio_options
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_state_dict_strictly
+from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.convolution import normalize_waveform
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
@@ -49,7 +50,7 @@ def encoder_of(model: nn.Module) -> TokenPrunedHubert:
 def export_dphubert(model, task, out: Path, options=None) -> None:
     """Write a file in the layout of the published DPHuBERT code (`checkpoints.dphubert_file`)."""
     encoder = encoder_of(model)
-    torch.save(dphubert_file(encoder), out)
+    save(dphubert_file(encoder), out)
     config, normalize, weights = read_dphubert_file(load_checkpoint_file(out), out)
     back = build_encoder({"normalize": normalize, **config}).eval()
     load_state_dict_strictly(back, weights, out)
@@ -77,7 +78,7 @@ def export_torchaudio(model, task, out: Path, options=None) -> None:
     theirs = torchaudio.models.wav2vec2_model(**config).eval()
     theirs.load_state_dict({**to_torchaudio(encoder.state_dict()), **projection_of(encoder)})
     content = {"config": config, "normalize_waveform": encoder.normalize, "state_dict": theirs.state_dict()}
-    torch.save(content, out)
+    save(content, out)
     content = load_checkpoint_file(out)
     back = torchaudio.models.wav2vec2_model(**content["config"]).eval()
     back.load_state_dict(content["state_dict"])

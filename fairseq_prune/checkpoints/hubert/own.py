@@ -3,13 +3,12 @@
 import json
 import re
 
-import torch
-
 from fairseq_prune.checkpoints.loading import (
     load_checkpoint_file,
     load_state_dict_strictly,
     model_and_task_options,
 )
+from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.modules.hubert.architecture import architecture_of, build_encoder
 from fairseq_prune.modules.hubert.cutting import cut_gates
 from fairseq_prune.modules.hubert.encoder import SAMPLE_RATE
@@ -134,4 +133,4 @@ def save_pruned_hubert(encoder, path):
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}},
         "task_state": {},
     }
-    torch.save(checkpoint, path)
+    save(checkpoint, path)
