@@ -1,6 +1,8 @@
 """fairseq's command lines in subprocesses."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,20 +16,45 @@ SMALL = (
 ).split()
 
 
-def start(program, *arguments, cwd):
-    """A process of one of fairseq's programs, its output piped as text."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [str(BIN / program), *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+def interruptible():
+    """Ctrl-C does in the child what it does in a terminal: a shell lets its background jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def started(program, *arguments, cwd):
+    """A process of one of fairseq's programs, its output piped as text; it ends with the block at the latest."""
+    process = subprocess.Popen(
+        [str(BIN / program), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=interruptible,
+        start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # with the workers that load its data
+            process.communicate()
 
 
 def run(program, *arguments, cwd, timeout=240):
     """Exit status and output of a finished program; ``timeout`` in seconds."""
-    process = start(program, *arguments, cwd=cwd)
-    output, _ = process.communicate(timeout=timeout)
-    return process.returncode, output
+    with started(program, *arguments, cwd=cwd) as process:
+        output, _ = process.communicate(timeout=timeout)
+        return process.returncode, output
+
+
+def run_together(program, lists_of_arguments, cwd, timeout=240):
+    """Exit statuses and outputs of processes that need each other."""
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(started(program, *words, cwd=cwd)) for words in lists_of_arguments]
+        outputs = [process.communicate(timeout=timeout)[0] for process in processes]
+        return [process.returncode for process in processes], outputs
 
 
 def train_arguments(data, save_dir, *options):

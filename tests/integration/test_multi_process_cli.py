@@ -3,7 +3,7 @@
 import re
 import socket
 
-from command_lines import start, train_arguments
+from command_lines import run_together, train_arguments
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
@@ -25,12 +25,9 @@ def test_two_processes_train_one_model(prepared_data, tmp_path):
         *"--text-encoder --deltalm-encoder-layers 1 --mt-loss-weight 0.5 --eval-bleu".split(),
     )
     meeting = ["--distributed-no-spawn", "--distributed-init-method", f"tcp://localhost:{free_port()}"]
-    processes = [
-        start("fairseq-train", *arguments, *meeting, "--distributed-rank", rank, cwd=tmp_path)
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    ranks = [[*arguments, *meeting, "--distributed-rank", rank] for rank in range(2)]
+    codes, outputs = run_together("fairseq-train", ranks, tmp_path)
+    assert codes == [0, 0], outputs
     assert "training on 2 devices" in outputs[0]
     for found in (r"train_inner.*mt_loss=\d", r"valid on 'dev' subset.*mt_loss \d.*bleu \d.*chrf \d"):
         assert re.search(found, outputs[0]), outputs[0]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from command_lines import start
+from command_lines import run_together
 from pretrained_recogniser import save_wav2vec, write_corpus
 from test_multi_process_cli import free_port
 from test_parp_cli import pruned_weights, write_recipe
@@ -44,12 +44,9 @@ def test_wav2vec_base_fine_tunes_with_masters_and_two_processes(tmp_path):
     sections |= {"optimization": {"max_update": 3, "lr": [1e-2]}, "distributed_training": distributed}
     options = write_recipe(tmp_path, tmp_path, model, **sections)
     began = time.time()
-    processes = [
-        start("fairseq-hydra-train", *options, f"distributed_training.distributed_rank={rank}", cwd=tmp_path)
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=2400)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], [output[-3000:] for output in outputs]
+    ranks = [[*options, f"distributed_training.distributed_rank={rank}"] for rank in range(2)]
+    codes, outputs = run_together("fairseq-hydra-train", ranks, tmp_path, timeout=2400)
+    assert codes == [0, 0], [output[-3000:] for output in outputs]
     print(f"{time.time() - began:.0f} s")
     prunings = re.findall(r"pruned after update (\d+): sparsity ([\d.]+), revived ([\d.]+)%", outputs[0])
     print(prunings)

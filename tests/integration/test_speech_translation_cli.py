@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from command_lines import ROOT, run, start, train_arguments
+from command_lines import ROOT, run, started, train_arguments
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
@@ -108,12 +108,12 @@ def test_a_resumed_run_ends_with_the_same_weights(prepared_data, tmp_path):
 def test_training_that_is_interrupted_goes_on_from_its_last_checkpoint(prepared_data, tmp_path):
     saving = ["--save-interval-updates", 2, "--no-epoch-checkpoints"]
     arguments = train_arguments(prepared_data, "out", *saving, *DRAWN)
-    process = start("fairseq-train", *arguments, "--max-update", 10000, cwd=tmp_path)
-    for line in process.stdout:
-        if "num_updates=7" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    process.communicate(timeout=240)
+    with started("fairseq-train", *arguments, "--max-update", 10000, cwd=tmp_path) as process:
+        for line in process.stdout:
+            if "num_updates=7" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        process.communicate(timeout=240)
     assert process.returncode != 0
     saved = load_checkpoint_file(tmp_path / "out" / "checkpoint_last.pt")["optimizer_history"][-1][
         "num_updates"

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 import torch
-from command_lines import BIN, ROOT, start
+from command_lines import BIN, ROOT, run_together
 from distillation_data import distil_arguments, write_data
 
 from fairseq_prune.checkpoints.hubert.own import read_student
@@ -104,11 +104,9 @@ def test_two_processes_with_accumulated_gradients_train_one_model(folder):
     arguments = distil_arguments(
         folder, "two", "--max-update", 2, "--batch-lengths", "pad", *two.split(), *meeting
     )
-    processes = [
-        start("fairseq-train", *arguments, "--distributed-rank", rank, cwd=folder) for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    ranks = [[*arguments, "--distributed-rank", rank] for rank in range(2)]
+    codes, outputs = run_together("fairseq-train", ranks, folder)
+    assert codes == [0, 0], outputs
     assert re.search(r"train_inner.*target_sparsity=0.125.*num_updates=2", outputs[0]), outputs[0]
 
 
