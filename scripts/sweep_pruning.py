@@ -26,8 +26,8 @@ from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import check_audio, read_manifest
 from fairseq_prune.inference.translation import Translator
 from fairseq_prune.modules.hubert.encoder import TokenPruning
+from fairseq_prune.pruning.criteria import CRITERIA
 from fairseq_prune.pruning.schedules import check_keep_ratio, layer_keep_ratios
-from fairseq_prune.pruning.tokens import CRITERIA
 
 RESAMPLED = 1000  # test sets that the intervals are taken from
 

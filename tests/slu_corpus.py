@@ -10,7 +10,9 @@ from omegaconf import OmegaConf
 
 from fairseq_prune.checkpoints.whisper.own import WhisperCheckpoint
 from fairseq_prune.data.manifest import Utterance, write_manifest
-from fairseq_prune.modules.whisper.model import WhisperDecoder, WhisperEncoder, WhisperSettings
+from fairseq_prune.modules.whisper.decoder import WhisperDecoder
+from fairseq_prune.modules.whisper.encoder import WhisperEncoder
+from fairseq_prune.modules.whisper.settings import WhisperSettings
 from fairseq_prune.tasks.spoken_language_understanding import (
     SpokenLanguageUnderstandingConfig,
     SpokenLanguageUnderstandingTask,

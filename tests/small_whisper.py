@@ -8,7 +8,9 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from fairseq_prune.models.whisper import Whisper
-from fairseq_prune.modules.whisper.model import WhisperDecoder, WhisperEncoder, WhisperSettings
+from fairseq_prune.modules.whisper.decoder import WhisperDecoder
+from fairseq_prune.modules.whisper.encoder import WhisperEncoder
+from fairseq_prune.modules.whisper.settings import WhisperSettings
 from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
 
 SPECIALS = "endoftext startoftranscript en de translate transcribe startoflm startofprev nospeech notimestamps".split()

@@ -22,51 +22,14 @@ from fairseq_prune.models.hubert_deltalm_config import (
     extractor_is_frozen,
 )
 from fairseq_prune.models.options import keep_in_checkpoint
+from fairseq_prune.models.token_pruning import token_pruning
 from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoder
 from fairseq_prune.modules.deltalm.settings import DeltaLMSettings
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.convolution import ConvAdaptor
-from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert, TokenPruning
+from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 from fairseq_prune.modules.speech_encoder import SpeechEncoder
 from fairseq_prune.modules.taking_part import take_part
-from fairseq_prune.pruning.schedules import layer_keep_ratios
-
-
-def hubert_pruning(cfg: HubertDeltaLMConfig, num_layers: int) -> TokenPruning:
-    """The pruning that the ``token_keep_*`` options ask for.
-
-    Raises:
-        ValueError: a ratio outside (0, 1], a layer or list that does not fit, options that contradict each other,
-            merging below half.
-    """
-    if cfg.token_keep_ratios and cfg.token_keep_ratio != 1.0:
-        raise ValueError(
-            f"--token-keep-ratios: found beside --token-keep-ratio {cfg.token_keep_ratio}, expected one of the two"
-        )
-    if cfg.token_keep_final_ratio is not None and str(cfg.token_keep_schedule) == "constant":
-        raise ValueError(
-            f"--token-keep-final-ratio: found {cfg.token_keep_final_ratio} with a constant schedule,"
-            " expected --token-keep-schedule linear or cosine"
-        )
-    explicit = None
-    if cfg.token_keep_ratios:
-        try:
-            explicit = [float(ratio) for ratio in cfg.token_keep_ratios.split(",")]
-        except ValueError as error:
-            raise ValueError(
-                f"--token-keep-ratios: found {cfg.token_keep_ratios!r}, expected numbers separated by commas"
-            ) from error
-    ratios = layer_keep_ratios(
-        num_layers,
-        cfg.token_keep_ratio,
-        cfg.token_keep_start_layer,
-        str(cfg.token_keep_schedule),
-        cfg.token_keep_final_ratio,
-        explicit,
-    )
-    return TokenPruning(
-        ratios, str(cfg.token_keep_criterion), cfg.token_keep_min, cfg.token_keep_warmup_updates
-    )
 
 
 def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
@@ -90,7 +53,7 @@ def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
         }
     hubert = build_encoder(
         architecture,
-        hubert_pruning(cfg, architecture["encoder_layers"]),
+        token_pruning(cfg, architecture["encoder_layers"]),
         pad_invariant=not cfg.fairseq_padding,
         dropout=cfg.hubert_dropout,
         attention_dropout=cfg.hubert_attention_dropout,

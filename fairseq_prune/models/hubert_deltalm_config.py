@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from typing import Optional
 
 from fairseq import utils
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import ChoiceEnum
 
 from fairseq_prune.models.options import option, with_default
-from fairseq_prune.pruning.schedules import SCHEDULES
-from fairseq_prune.pruning.tokens import CRITERIA
+from fairseq_prune.models.token_pruning import TokenPruningConfig
 
 # the two forms that HuBERT was published in
 HUBERT_FORMS = {
@@ -18,7 +17,7 @@ HUBERT_FORMS = {
 
 
 @dataclass
-class HubertDeltaLMConfig(FairseqDataclass):
+class HubertDeltaLMConfig(TokenPruningConfig):
     # ---- HuBERT
     hubert_path: Optional[str] = option(
         None,
@@ -65,25 +64,6 @@ class HubertDeltaLMConfig(FairseqDataclass):
     fairseq_padding: bool = option(
         False,
         "let padding take part in the extractor's statistics, as fairseq does: results depend on the batch",
-    )
-    # ---- token pruning
-    token_keep_ratio: float = option(
-        1.0, "share of its frames that each pruning layer keeps; 1.0: no pruning"
-    )
-    token_keep_start_layer: int = option(1, "first layer that prunes; layers count from 1")
-    token_keep_schedule: ChoiceEnum(SCHEDULES) = option("constant", "how the ratio changes over the layers")
-    token_keep_final_ratio: Optional[float] = option(
-        None, "ratio of the last layer (linear and cosine schedules)"
-    )
-    token_keep_ratios: Optional[str] = option(
-        None, "ratio of every layer, separated by commas; overrides the options above"
-    )
-    token_keep_min: int = option(1, "frames that an utterance keeps at least")
-    token_keep_warmup_updates: int = option(
-        0, "training updates over which the ratios fall from 1.0 to their values"
-    )
-    token_keep_criterion: ChoiceEnum(CRITERIA) = option(
-        "received", "what makes a frame important; 'merge' averages similar frames instead of dropping any"
     )
     # ---- between encoder and decoder
     adaptor_kernels: str = option(

@@ -9,7 +9,9 @@ from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.checkpoints.whisper.own import read_whisper
 from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
 from fairseq_prune.models.options import keep_in_checkpoint, option, with_default
-from fairseq_prune.modules.whisper.model import WhisperDecoder, WhisperEncoder, WhisperSettings
+from fairseq_prune.modules.whisper.decoder import WhisperDecoder
+from fairseq_prune.modules.whisper.encoder import WhisperEncoder
+from fairseq_prune.modules.whisper.settings import WhisperSettings
 
 
 @dataclass
@@ -70,30 +72,18 @@ class Whisper(MagnitudePruned, FairseqEncoderDecoderModel):
 # Sizes are models of their own, as in models/deltalm.py. English-only and multilingual ones differ in nothing but
 # the vocabulary, which is the tokenizer's.
 @register_model("whisper_tiny", dataclass=WhisperConfig)
+@register_model("whisper_tiny_en", dataclass=WhisperConfig)
 class WhisperTiny(Whisper):
     """4 + 4 layers, width 384; 38 million parameters with the published vocabulary."""
 
 
-@register_model("whisper_tiny_en", dataclass=WhisperConfig)
-class WhisperTinyEn(Whisper):
-    """The English-only one of that size."""
-
-
 @register_model("whisper_base", dataclass=WhisperBaseConfig)
+@register_model("whisper_base_en", dataclass=WhisperBaseConfig)
 class WhisperBase(Whisper):
     """6 + 6 layers, width 512; 73 million parameters with the published vocabulary."""
 
 
-@register_model("whisper_base_en", dataclass=WhisperBaseConfig)
-class WhisperBaseEn(Whisper):
-    """The English-only one of that size."""
-
-
 @register_model("whisper_small", dataclass=WhisperSmallConfig)
+@register_model("whisper_small_en", dataclass=WhisperSmallConfig)
 class WhisperSmall(Whisper):
     """12 + 12 layers, width 768; 242 million parameters with the published vocabulary."""
-
-
-@register_model("whisper_small_en", dataclass=WhisperSmallConfig)
-class WhisperSmallEn(Whisper):
-    """The English-only one of that size."""

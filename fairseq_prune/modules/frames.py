@@ -4,36 +4,51 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
+import torch
 from torch import Tensor
 
 from fairseq_prune.pruning import tokens
+from fairseq_prune.pruning.criteria import CRITERIA, Criterion, Evidence, criterion_named
+from fairseq_prune.pruning.merging import merge_frames
+from fairseq_prune.pruning.schedules import warmed_up_ratio
 
 
 @dataclass
 class TokenPruning:
     """How frames are dropped: a keep ratio for each layer (`schedules.layer_keep_ratios`) and a criterion.
 
-    minimum: frames that an utterance keeps at least. warmup_updates: over which ratios fall from 1.0.
-    seed: of the criterion "random", under which utterances of one length keep the same places.
+    criterion: a name of `criteria.CRITERIA`. minimum: frames that an utterance keeps at least. warmup_updates: over
+    which ratios fall from 1.0.
     """
 
     keep_ratios: Sequence[float]
     criterion: str = "received"
     minimum: int = 1
     warmup_updates: int = 0
-    seed: int = 0
 
     def __post_init__(self):
-        if self.criterion not in tokens.CRITERIA:
-            raise ValueError(
-                f"pruning criterion: found {self.criterion!r}, expected one of {', '.join(tokens.CRITERIA)}"
-            )
+        criterion_named(self.criterion)
         if self.minimum < 1:
             raise ValueError(f"frames kept at least: found {self.minimum}, expected 1 or more")
-        if self.criterion == "merge" and min(self.keep_ratios, default=1.0) < 0.5:
+        if self.merges and min(self.keep_ratios, default=1.0) < 0.5:
             raise ValueError(
                 f"merging can at most halve the frames of a layer: found keep ratio {min(self.keep_ratios)}"
             )
+
+    @property
+    def rule(self) -> Criterion:
+        """The row of the table."""
+        return CRITERIA[self.criterion]
+
+    @property
+    def merges(self) -> bool:
+        """Whether similar frames become their mean, instead of some being dropped."""
+        return self.rule.score is None
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether no layer drops frames."""
+        return all(ratio == 1.0 for ratio in self.keep_ratios)
 
 
 @dataclass
@@ -44,6 +59,7 @@ class Frames:
     padding, or None. positions: (batch, frames), the frame (20 ms) of the utterance that each one was before
     pruning, 0 on padding. sizes: (batch, frames), how many frames a merged one stands for, or None.
     position_bias: what `relative_position` made of these positions, for the next layer to use again.
+    planned: lengths after each layer, see `DropsFrames.plan`.
     """
 
     x: Tensor
@@ -53,6 +69,7 @@ class Frames:
     sizes: Optional[Tensor] = None
     position_bias: Optional[Tensor] = None
     trace: list[Tensor] = field(default_factory=list)
+    planned: list[list[int]] = field(default_factory=list)
 
     def select(self, indices: Tensor, padding_mask: Optional[Tensor], counts: list[int]) -> None:
         """Keep the frames at ``indices`` (batch, kept)."""
@@ -61,7 +78,7 @@ class Frames:
 
     def merge(self, keys: Tensor, counts: list[int]) -> None:
         """Merge similar frames; ``keys``: (batch, frames, head_dim)."""
-        self.x, self.sizes, indices, padding_mask = tokens.merge_frames(
+        self.x, self.sizes, indices, padding_mask = merge_frames(
             self.x, keys, self.sizes, self.lengths, counts
         )
         self._follow(indices, padding_mask, counts)
@@ -71,3 +88,65 @@ class Frames:
         self.position_bias = None
         self.padding_mask = padding_mask
         self.lengths = counts
+
+
+class DropsFrames:
+    """Mixin of encoders whose layers drop frames, between their attention and their feed-forward block.
+
+    pruning: how. num_updates: of fairseq's trainer; None: unknown, the warm-up is over.
+    """
+
+    pruning: TokenPruning
+    num_updates: Optional[int] = None
+
+    def set_num_updates(self, num_updates: int) -> None:
+        """Called by fairseq's trainer before each update and when a checkpoint is loaded."""
+        self.num_updates = num_updates
+
+    def keep_counts(self, index: int, lengths: list[int]) -> list[int]:
+        """Frames that are left of each utterance after a layer."""
+        ratio = self.pruning.keep_ratios[index]
+        if ratio == 1.0:
+            return lengths
+        if self.num_updates is not None:
+            ratio = warmed_up_ratio(ratio, self.num_updates, self.pruning.warmup_updates)
+        return tokens.keep_counts(lengths, ratio, self.pruning.minimum)
+
+    def plan(self, frames: Frames, skipped: Optional[Sequence[bool]] = None) -> None:
+        """Fix all lengths to come before the first layer, and send them to the device in one copy.
+
+        skipped: layers that are left out, which drop nothing.
+        """
+        rows = [frames.lengths]
+        for index in range(len(self.pruning.keep_ratios)):
+            drops = not (skipped and skipped[index])
+            rows.append(self.keep_counts(index, rows[-1]) if drops else rows[-1])
+        if rows[-1] != rows[0]:
+            rows = tokens.Lengths.send(rows, frames.x.device)
+        frames.lengths, frames.planned = rows[0], rows[1:]
+
+    def prunes(self, index: int, frames: Frames) -> bool:
+        """Whether a layer drops any of these frames."""
+        return frames.planned[index] != frames.lengths
+
+    def drop_frames(
+        self, index: int, frames: Frames, received: Optional[Tensor], keys: Tensor, residual: Tensor
+    ) -> None:
+        """Drop or merge frames as planned.
+
+        Args:
+            received: (batch, frames), where the criterion reads it.
+            keys: (batch, heads, frames, head_dim), of the layer's attention.
+            residual: (batch, frames, dim), the residual stream after it.
+        """
+        counts = frames.planned[index]
+        if self.pruning.merges:
+            frames.merge(keys.mean(dim=1), counts)
+            return
+        # other random frames at every update and layer, always the same ones in evaluation
+        update = (self.num_updates or 0) if self.training else 0
+        seed = index + len(self.pruning.keep_ratios) * update
+        with torch.no_grad():
+            scores = self.pruning.rule.score(Evidence(residual, frames.lengths, counts, received, seed))
+        indices, padding_mask = tokens.top_frames(scores, frames.lengths, counts)
+        frames.select(indices, padding_mask, counts)

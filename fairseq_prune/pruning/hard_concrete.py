@@ -10,8 +10,8 @@ class HardConcrete(nn.Module):
     """``size`` independent gates with values in [0, 1], of which a share is exactly 0.
 
     A sigmoid of logistic noise around ``log_alpha`` is stretched to (-stretch, 1 + stretch) and clipped to
-    [0, 1] (equations 10 and 11). In training a call draws values anew. In evaluation it gives the deterministic
-    values of DPHuBERT (arXiv 2305.17651): as many zeros as are expected, of the smallest gates, and
+    [0, 1] (equations 10 and 11). `draw` gives new values at every call, for training. `evaluation_mask` gives the
+    deterministic values of DPHuBERT (arXiv 2305.17651): as many zeros as are expected, of the smallest gates, and
     ``sigmoid(0.8 log_alpha / temperature)`` for the others. Nothing is cached, so that nothing goes stale.
 
     The parameter stays in float32 under `model.half()`, where ``1 - eps`` would be 1.
@@ -47,18 +47,14 @@ class HardConcrete(nn.Module):
         # moves to another device, but never to another precision
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), *args, **kwargs)
 
-    def forward(self) -> Tensor:
-        """(size,), float32: drawn in training, deterministic in evaluation."""
-        return self.draw() if self.training else self.evaluation_mask()
-
     def draw(self) -> Tensor:
-        """(size,) values with gradients for ``log_alpha`` (equations 10 and 11)."""
+        """(size,) random values, float32, with gradients for ``log_alpha`` (equations 10 and 11)."""
         noise = torch.empty_like(self.log_alpha).uniform_(self.eps, 1 - self.eps)
         concrete = torch.sigmoid((torch.logit(noise) + self.log_alpha) / self.temperature)
         return (concrete * (1 + 2 * self.stretch) - self.stretch).clamp(0, 1)
 
     def evaluation_mask(self) -> Tensor:
-        """(size,) deterministic values."""
+        """(size,) deterministic values, float32."""
         zeros = torch.round(len(self.log_alpha) - self.expected_open())
         rank = self.log_alpha.argsort(stable=True).argsort()  # on the device: the host does not wait
         mask = torch.sigmoid(0.8 * self.log_alpha / self.temperature)

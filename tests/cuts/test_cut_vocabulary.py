@@ -12,7 +12,8 @@ from fairseq_prune.checkpoints.deltalm import load_deltalm
 from fairseq_prune.cuts.vocabulary import cut_checkpoint, plan_cut, vocabulary_in
 from fairseq_prune.models.whisper import Whisper, WhisperConfig
 from fairseq_prune.modules.deltalm.model import vocabulary_checksum
-from fairseq_prune.modules.whisper.model import WhisperDecoder, WhisperEncoder
+from fairseq_prune.modules.whisper.decoder import WhisperDecoder
+from fairseq_prune.modules.whisper.encoder import WhisperEncoder
 from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
 from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 from fairseq_prune.text.sentencepiece_cutting import CuttableSentencePiece

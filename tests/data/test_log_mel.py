@@ -4,7 +4,7 @@ import torch
 import transformers
 
 from fairseq_prune.data.log_mel import MAX_SAMPLES, log_mel, mel_frames
-from fairseq_prune.modules.whisper.model import with_silence
+from fairseq_prune.modules.whisper.context import with_silence
 
 
 def noise(samples):

@@ -4,8 +4,9 @@ import pytest
 import torch
 from small_speech_model import SAMPLES, make_model, speech
 
-from fairseq_prune.models.hubert_deltalm import DECODER_PARTS, build_hubert, hubert_pruning
+from fairseq_prune.models.hubert_deltalm import DECODER_PARTS, build_hubert
 from fairseq_prune.models.hubert_deltalm_config import HubertDeltaLMConfig, HubertDeltaLMTinyConfig
+from fairseq_prune.models.token_pruning import token_pruning
 from fairseq_prune.pruning.counting import transformer_layer_macs
 
 
@@ -136,7 +137,7 @@ def test_the_sizes_in_the_docstrings_hold():
     """In billions of multiply-accumulates for 10 s of speech."""
     hubert, tiny = (build_hubert(cfg)[0] for cfg in (HubertDeltaLMConfig(), HubertDeltaLMTinyConfig()))
     frames, macs = hubert.frame_counts(160000)[-1], hubert.macs(160000)
-    hubert.pruning = hubert_pruning(HubertDeltaLMConfig(token_keep_ratio=0.9, token_keep_start_layer=4), 12)
+    hubert.pruning = token_pruning(HubertDeltaLMConfig(token_keep_ratio=0.9, token_keep_start_layer=4), 12)
     assert [frames, hubert.frame_counts(160000)[-1]] == [499, 197]
     layers = macs["attention"] + macs["feed_forward"]
     text_layers = [6 * sum(transformer_layer_macs(n, n, 768, 3072, 12).values()) for n in (250, 99)]

@@ -7,7 +7,8 @@ from torch import nn
 
 from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS
 from fairseq_prune.modules import onednn
-from fairseq_prune.pruning.tokens import CRITERIA, attention_and_received
+from fairseq_prune.pruning.attention import attention_and_received
+from fairseq_prune.pruning.criteria import CRITERIA
 
 pytestmark = pytest.mark.skipif(
     not HAS_ONEDNN_PRODUCTS, reason="this torch has no oneDNN, or torch 2.0's without plain products"

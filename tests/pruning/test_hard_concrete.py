@@ -66,12 +66,12 @@ def published_mask(log_alpha, open_probability):
 @settings(max_examples=50, deadline=None)
 @given(LOG_ALPHAS)
 def test_evaluation_mask_is_that_of_the_published_method(log_alphas):
-    gate = gate_of(log_alphas).eval()
+    gate = gate_of(log_alphas)
     closed = len(log_alphas) - gate.expected_open().item()
     if abs(closed % 1 - 0.5) < 1e-4:  # rounding of sums decides
         return
     expected = published_mask(log_alphas, gate.open_probability().tolist())
-    torch.testing.assert_close(gate().detach(), expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(gate.evaluation_mask().detach(), expected, atol=1e-6, rtol=1e-4)
 
 
 def test_gates_begin_at_their_drop_probability():
@@ -85,7 +85,7 @@ def test_both_masks_and_the_count_have_gradients():
     for mode in (True, False):
         gate = gate_of([0.0, 0.3, -0.2]).train(mode)
         torch.manual_seed(2)
-        (gate().sum() + gate.expected_open()).backward()
+        (gate.draw().sum() + gate.expected_open()).backward()
         assert gate.log_alpha.grad.abs().min() > 0
 
 
@@ -100,10 +100,10 @@ def test_gates_stay_in_float32_whatever_the_model_becomes():
 
 
 def test_the_evaluation_mask_follows_loaded_gates():
-    gate = gate_of([5.0, -5.0]).eval()
-    before = gate()
+    gate = gate_of([5.0, -5.0])
+    before = gate.evaluation_mask()
     gate.load_state_dict({"log_alpha": torch.tensor([-5.0, 5.0])})
-    assert torch.equal(gate(), before.flip(0)) and (before > 0).tolist() == [True, False]
+    assert torch.equal(gate.evaluation_mask(), before.flip(0)) and (before > 0).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("drop", [0.0, 1.0, -0.1])

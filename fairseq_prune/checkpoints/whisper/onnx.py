@@ -25,9 +25,9 @@ from fairseq_prune.checkpoints.whisper.runtime import (
     OnnxWhisper,
 )
 from fairseq_prune.data.log_mel import mel_filters
+from fairseq_prune.modules.whisper.decoder import Cache
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
 from fairseq_prune.modules.whisper.layers import KeysValues
-from fairseq_prune.modules.whisper.model import Cache
 
 OPSET = 18
 TOLERANCE, INT8_TOLERANCE = 1e-3, 0.15  # of logits, relative to the largest

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
-from fairseq_prune.modules.whisper.model import WhisperSettings
+from fairseq_prune.modules.whisper.settings import WhisperSettings
 
 TASK = "spoken_language_understanding"
 SIZES = (

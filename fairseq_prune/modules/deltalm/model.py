@@ -7,6 +7,7 @@ feed-forward block, `fc1`, `fc2`, `final_layer_norm` the last.
 """
 
 import zlib
+from functools import partial
 
 import torch
 import torch.nn as nn
@@ -147,25 +148,20 @@ class DeltaLMDecoderLayer(TransformerDecoderLayerBase):
             x: (target, batch, dim); weights: ([heads,] batch, target, frames) or None; None (fairseq's slot).
         """
 
-        def self_attention(x):
-            return self.self_attn(
-                query=x,
-                key=x,
-                value=x,
-                key_padding_mask=self_attn_padding_mask,
-                incremental_state=incremental_state,
-                need_weights=False,
-                attn_mask=self_attn_mask,
-            )[0]
-
         weights = None
+
+        def self_attention(x):
+            masks = {"key_padding_mask": self_attn_padding_mask, "attn_mask": self_attn_mask}
+            return self.self_attn(x, x, x, incremental_state=incremental_state, need_weights=False, **masks)[
+                0
+            ]
 
         def cross_attention(x):
             nonlocal weights
             x, weights = self.encoder_attn(
-                query=x,
-                key=encoder_out,
-                value=encoder_out,
+                x,
+                encoder_out,
+                encoder_out,
                 key_padding_mask=encoder_padding_mask,
                 incremental_state=incremental_state,
                 static_kv=True,  # the encoder's keys and values are projected once a sentence
@@ -174,19 +170,16 @@ class DeltaLMDecoderLayer(TransformerDecoderLayerBase):
             )
             return x
 
-        def feed_forward(inner, outer):
-            def feed(x):
-                x = onednn.linear(inner, x, self.activation_fn)
-                return onednn.linear(outer, self.activation_dropout_module(x))
-
-            return feed
-
         x = self._residual_block(x, self.self_attn_layer_norm, self_attention)
-        x = self._residual_block(x, self.ffn_layer_norm, feed_forward(self.fc3, self.fc4))
+        x = self._residual_block(x, self.ffn_layer_norm, partial(self._feed_forward, self.fc3, self.fc4))
         if self.encoder_attn is not None and encoder_out is not None:
             x = self._residual_block(x, self.encoder_attn_layer_norm, cross_attention)
-        x = self._residual_block(x, self.final_layer_norm, feed_forward(self.fc1, self.fc2))
+        x = self._residual_block(x, self.final_layer_norm, partial(self._feed_forward, self.fc1, self.fc2))
         return x, weights, None
+
+    def _feed_forward(self, inner, outer, x):
+        x = onednn.linear(inner, x, self.activation_fn)
+        return onednn.linear(outer, self.activation_dropout_module(x))
 
     def _residual_block(self, x, layer_norm, block):
         residual = x

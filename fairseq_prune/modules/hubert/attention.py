@@ -8,7 +8,7 @@ from fairseq.modules import MultiheadAttention
 from torch import Tensor
 
 from fairseq_prune.modules import onednn
-from fairseq_prune.pruning.tokens import attention_and_received, attention_bias
+from fairseq_prune.pruning.attention import attention_and_received, attention_bias
 
 
 def self_attention(

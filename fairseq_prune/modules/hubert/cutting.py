@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
-from fairseq_prune.modules.hubert.gated import GatedHubert, Masks
+from fairseq_prune.modules.hubert.gated import GatedHubert, GateValues
 from fairseq_prune.pruning.structured import cut_conv1d, cut_heads, cut_linear, cut_units
 
 
@@ -24,7 +24,7 @@ def cut_gates(gated: GatedHubert) -> TokenPrunedHubert:
     """
     gated.check_gates()
     masks = gated.masks()
-    kept = Masks(*([_open(mask) for mask in by_index] for by_index in vars(masks).values()))
+    kept = GateValues(*([_open(mask) for mask in by_index] for by_index in vars(masks).values()))
     channels = _sizes([conv[0].out_channels for conv in gated.feature_extractor.conv_layers], kept.channels)
     cfg = copy(gated.cfg)
     cfg.conv_feature_layers = str(
@@ -42,7 +42,7 @@ def cut_gates(gated: GatedHubert) -> TokenPrunedHubert:
     return small
 
 
-def _cut_extractor(gated: GatedHubert, masks: Masks, kept: Masks) -> dict[str, Tensor]:
+def _cut_extractor(gated: GatedHubert, masks: GateValues, kept: GateValues) -> dict[str, Tensor]:
     weights, inputs, factors = {}, None, None
     for i, (conv, outputs) in enumerate(zip(gated.feature_extractor.conv_layers, kept.channels)):
         name = f"feature_extractor.conv_layers.{i}"
@@ -59,7 +59,7 @@ def _cut_extractor(gated: GatedHubert, masks: Masks, kept: Masks) -> dict[str, T
     return weights
 
 
-def _cut_layers(gated: GatedHubert, masks: Masks, kept: Masks) -> dict[str, Tensor]:
+def _cut_layers(gated: GatedHubert, masks: GateValues, kept: GateValues) -> dict[str, Tensor]:
     weights = {}
     for i, (layer, heads, units) in enumerate(zip(gated.encoder.layers, kept.heads, kept.units)):
         if heads is not None and len(heads):

@@ -14,7 +14,7 @@ from fairseq_prune.constants import SAMPLE_RATE
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.constant_frames import rest_in_constant_frames
 from fairseq_prune.modules.copying import copy_without_history
-from fairseq_prune.modules.frames import Frames, TokenPruning
+from fairseq_prune.modules.frames import DropsFrames, Frames, TokenPruning
 from fairseq_prune.modules.hubert.attention import self_attention
 from fairseq_prune.modules.hubert.convolution import (
     chunked_frame_lengths,
@@ -30,10 +30,9 @@ from fairseq_prune.modules.masking import seeded_generator, span_mask
 from fairseq_prune.modules.taking_part import take_part
 from fairseq_prune.pruning import tokens
 from fairseq_prune.pruning.counting import LayerSize, Size, hubert_macs
-from fairseq_prune.pruning.schedules import warmed_up_ratio
 
 
-class TokenPrunedHubert(HubertModel):
+class TokenPrunedHubert(DropsFrames, HubertModel):
     """fairseq's HuBERT, whose layers drop the frames that receive least attention.
 
     Parameters and their names are fairseq's, so its checkpoints load unchanged. Modifications:
@@ -75,7 +74,6 @@ class TokenPrunedHubert(HubertModel):
         self.pruning = pruning or TokenPruning([1.0] * len(self.encoder.layers))
         self.normalize = normalize
         self.pad_invariant = pad_invariant
-        self.num_updates: Optional[int] = None  # unknown: the warm-up is over
         rest_in_constant_frames(self)
 
     __deepcopy__ = copy_without_history
@@ -83,10 +81,6 @@ class TokenPrunedHubert(HubertModel):
     @property
     def _convs(self):
         return self.feature_extractor.conv_layers
-
-    def set_num_updates(self, num_updates: int) -> None:
-        """Called by fairseq's trainer before each update and when a checkpoint is loaded."""
-        self.num_updates = num_updates
 
     def make_generation_fast_(self, **kwargs) -> None:
         """Called by fairseq before generation, when weight norm is folded; also folds it in an encoder alone."""
@@ -141,7 +135,7 @@ class TokenPrunedHubert(HubertModel):
         Raises:
             ValueError: layers drop frames.
         """
-        if any(ratio != 1.0 for ratio in self.pruning.keep_ratios):
+        if not self.pruning.keeps_all:
             raise ValueError(f"outputs of all layers: they drop frames, found {self.pruning.keep_ratios}")
         frames, states = self._embed(source, lengths), []
         embedded = frames.x
@@ -183,7 +177,7 @@ class TokenPrunedHubert(HubertModel):
         """
         counts = [conv_output_length(samples, self.kernels_strides)]
         for index in range(len(self.encoder.layers)):
-            counts.extend(self._keep_counts(index, counts[-1:]))
+            counts.extend(self.keep_counts(index, counts[-1:]))
         return counts
 
     def macs(self, samples: int) -> dict[str, int]:
@@ -193,7 +187,7 @@ class TokenPrunedHubert(HubertModel):
 
     def _macs(self, samples: int, channels: Sequence[Size], layers: Sequence[LayerSize]) -> dict[str, Size]:
         frames = self.frame_counts(samples)
-        scored = self.pruning.criterion == "received"
+        scored = self.pruning.rule.reads_attention
         pos_conv = next(module for module in self.encoder.pos_conv if isinstance(module, nn.Conv1d))
         return hubert_macs(
             samples,
@@ -235,6 +229,7 @@ class TokenPrunedHubert(HubertModel):
         skipped = [False] * len(encoder.layers)
         if self.training and encoder.layerdrop > 0:
             skipped = (torch.rand(len(encoder.layers)) < encoder.layerdrop).tolist()
+        self.plan(frames, skipped)
         visit()
         for index in range(len(encoder.layers)):
             if skipped[index]:
@@ -270,15 +265,14 @@ class TokenPrunedHubert(HubertModel):
 
     def _attend(self, index: int, frames: Frames) -> None:
         layer = self.encoder.layers[index]
-        counts = self._keep_counts(index, frames.lengths)
-        prunes = counts != frames.lengths
+        prunes = self.prunes(index, frames)
         x = layer.self_attn_layer_norm(frames.x) if layer.layer_norm_first else frames.x
-        scored = prunes and self.pruning.criterion == "received"
+        scored = prunes and self.pruning.rule.reads_attention
         x, received, keys = self._self_attention(index, x, frames, scored)
         x = frames.x + layer.dropout1(x)
         frames.x = x if layer.layer_norm_first else layer.self_attn_layer_norm(x)
         if prunes:
-            self._drop(index, frames, counts, received, keys, residual=x)
+            self.drop_frames(index, frames, received, keys, residual=x)
 
     def _self_attention(
         self, index: int, x: Tensor, frames: Frames, scored: bool
@@ -289,40 +283,6 @@ class TokenPrunedHubert(HubertModel):
             bias = self.relative_position(index, x, frames)
         return self_attention(attention, x, frames.padding_mask, frames.sizes, scored, bias)
 
-    def _keep_counts(self, index: int, lengths: list[int]) -> list[int]:
-        ratio = self.pruning.keep_ratios[index]
-        if ratio == 1.0 or not self.shapes.heads[index]:
-            return lengths
-        if self.num_updates is not None:
-            ratio = warmed_up_ratio(ratio, self.num_updates, self.pruning.warmup_updates)
-        return tokens.keep_counts(lengths, ratio, self.pruning.minimum)
-
-    def _drop(
-        self,
-        index: int,
-        frames: Frames,
-        counts: list[int],
-        received: Optional[Tensor],
-        keys: Tensor,
-        residual: Tensor,
-    ) -> None:
-        criterion = self.pruning.criterion
-        device = frames.x.device
-        if criterion == "merge":
-            frames.merge(keys.mean(dim=1), counts)
-            return
-        if criterion == "uniform":
-            indices, padding_mask = tokens.uniform_frames(frames.lengths, counts, device)
-        else:
-            if criterion == "received":
-                scores = received
-            elif criterion == "norm":
-                # before the layer norm, after which all norms are nearly the same
-                scores = residual.detach().float().norm(dim=-1)
-            else:
-                # other frames at every update and layer, always the same ones in evaluation
-                update = (self.num_updates or 0) if self.training else 0
-                seed = index + len(self.encoder.layers) * (update + 1_000_003 * self.pruning.seed)
-                scores = tokens.random_scores(frames.lengths, frames.x.shape[1], seed, device)
-            indices, padding_mask = tokens.top_frames(scores, frames.lengths, counts)
-        frames.select(indices, padding_mask, counts)
+    def keep_counts(self, index: int, lengths: list[int]) -> list[int]:
+        """As of its class; a layer without attention drops none."""
+        return super().keep_counts(index, lengths) if self.shapes.heads[index] else lengths

@@ -35,7 +35,7 @@ class Gating:
 
 
 @dataclass
-class Masks:
+class GateValues:
     """Values of gates: by convolution (channels,), by layer (heads,) and (units,); None where all are open.
 
     The gate of a whole block is multiplied into those of its heads or units.
@@ -124,7 +124,7 @@ class GatedHubert(TokenPrunedHubert):
         """The ``log_alpha`` of all gates."""
         return list(self.gates.parameters())
 
-    def masks(self, drawn: bool = False) -> Masks:
+    def masks(self, drawn: bool = False) -> GateValues:
         """Values of all gates: the deterministic ones, or drawn anew."""
 
         def values(index: int, *kinds: str) -> Optional[Tensor]:
@@ -136,7 +136,7 @@ class GatedHubert(TokenPrunedHubert):
             return product
 
         layers = range(len(self.shapes.heads))
-        masks = Masks(
+        masks = GateValues(
             [values(i, "conv_channels") for i in range(len(self._channels))],
             [values(i, "attention_heads", "attention_blocks") for i in layers],
             [values(i, "feed_forward_units", "feed_forward_blocks") for i in layers],

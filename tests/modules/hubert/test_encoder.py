@@ -9,7 +9,7 @@ from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.modules.hubert.architecture import hubert_config
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert, TokenPruning
-from fairseq_prune.pruning.tokens import CRITERIA
+from fairseq_prune.pruning.criteria import CRITERIA
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from small_whisper import SIZES, clips, huggingface_whisper, our_names, small_tokenizer, small_whisper
 
-from fairseq_prune.modules.whisper.model import sinusoids, with_silence
+from fairseq_prune.modules.whisper.context import with_silence
+from fairseq_prune.modules.whisper.encoder import sinusoids
 
 FRAMES = 2 * SIZES["max_source_positions"]
 
