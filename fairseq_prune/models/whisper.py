@@ -9,13 +9,14 @@ from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.checkpoints.whisper.own import read_whisper
 from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
 from fairseq_prune.models.options import keep_in_checkpoint, option, with_default
+from fairseq_prune.models.token_pruning import TokenPruningConfig, token_pruning
 from fairseq_prune.modules.whisper.decoder import WhisperDecoder
 from fairseq_prune.modules.whisper.encoder import WhisperEncoder
 from fairseq_prune.modules.whisper.settings import WhisperSettings
 
 
 @dataclass
-class WhisperConfig(MagnitudePruningConfig, WhisperSettings):
+class WhisperConfig(MagnitudePruningConfig, TokenPruningConfig, WhisperSettings):
     whisper_path: Optional[str] = option(
         None,
         "start from this checkpoint of a model whisper (scripts/import_whisper.py writes one), which then says the "
@@ -54,14 +55,16 @@ class Whisper(MagnitudePruned, FairseqEncoderDecoderModel):
         """Build from options and the task's dictionary.
 
         Raises:
-            ValueError: ``whisper_path`` is no checkpoint of a Whisper, or has another dictionary than the task.
+            ValueError: ``whisper_path`` is no checkpoint of a Whisper, or has another dictionary than the task; or an
+                option of token pruning or of the context is out of its range.
         """
         checkpoint = None
         if cfg.whisper_path:
             checkpoint = read_whisper(cfg.whisper_path)
             checkpoint.require_symbols(task.target_dictionary.symbols)
             keep_in_checkpoint(cfg, whisper_path=None, **checkpoint.sizes)
-        model = cls(WhisperEncoder(cfg), WhisperDecoder(cfg, task.target_dictionary))
+        encoder = WhisperEncoder(cfg, token_pruning(cfg, cfg.encoder_layers))
+        model = cls(encoder, WhisperDecoder(cfg, task.target_dictionary))
         if checkpoint is not None:
             load_state_dict_strictly(model, checkpoint.state_dict, checkpoint.path)
         if cfg.prune_sparsity:

@@ -1,5 +1,6 @@
 """Encoder frames on their way through layers that drop some of them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Optional
@@ -59,7 +60,8 @@ class Frames:
     padding, or None. positions: (batch, frames), the frame (20 ms) of the utterance that each one was before
     pruning, 0 on padding. sizes: (batch, frames), how many frames a merged one stands for, or None.
     position_bias: what `relative_position` made of these positions, for the next layer to use again.
-    planned: lengths after each layer, see `DropsFrames.plan`.
+    planned: lengths after each layer, see `DropsFrames`. tail: how many frames at the end of each utterance no layer
+    drops; None: none.
     """
 
     x: Tensor
@@ -70,6 +72,7 @@ class Frames:
     position_bias: Optional[Tensor] = None
     trace: list[Tensor] = field(default_factory=list)
     planned: list[list[int]] = field(default_factory=list)
+    tail: Optional[list[int]] = None
 
     def select(self, indices: Tensor, padding_mask: Optional[Tensor], counts: list[int]) -> None:
         """Keep the frames at ``indices`` (batch, kept)."""
@@ -79,9 +82,13 @@ class Frames:
     def merge(self, keys: Tensor, counts: list[int]) -> None:
         """Merge similar frames; ``keys``: (batch, frames, head_dim)."""
         self.x, self.sizes, indices, padding_mask = merge_frames(
-            self.x, keys, self.sizes, self.lengths, counts
+            self.x, keys, self.sizes, self.lengths, counts, self.competing(self.lengths)
         )
         self._follow(indices, padding_mask, counts)
+
+    def competing(self, lengths: list[int]) -> list[int]:
+        """Of these lengths, how many frames compete for staying: all but the tail."""
+        return lengths if self.tail is None else tokens.shortened(lengths, self.tail)
 
     def _follow(self, indices: Tensor, padding_mask: Optional[Tensor], counts: list[int]) -> None:
         self.positions = tokens.gather_frames(self.positions, indices, padding_mask)
@@ -112,18 +119,26 @@ class DropsFrames:
             ratio = warmed_up_ratio(ratio, self.num_updates, self.pruning.warmup_updates)
         return tokens.keep_counts(lengths, ratio, self.pruning.minimum)
 
-    def plan(self, frames: Frames, skipped: Optional[Sequence[bool]] = None) -> None:
-        """Fix all lengths to come before the first layer, and send them to the device in one copy.
+    def planned_lengths(
+        self, lengths: list[int], tail: Optional[list[int]] = None, skipped: Optional[Sequence[bool]] = None
+    ) -> list[list[int]]:
+        """Lengths before the first layer and after each.
 
-        skipped: layers that are left out, which drop nothing.
+        Args:
+            tail: frames at the end of each utterance that no layer drops.
+            skipped: layers that are left out, which drop nothing.
         """
-        rows = [frames.lengths]
+        rows = [lengths]
         for index in range(len(self.pruning.keep_ratios)):
-            drops = not (skipped and skipped[index])
-            rows.append(self.keep_counts(index, rows[-1]) if drops else rows[-1])
-        if rows[-1] != rows[0]:
-            rows = tokens.Lengths.send(rows, frames.x.device)
-        frames.lengths, frames.planned = rows[0], rows[1:]
+            before = rows[-1]
+            if skipped is not None and skipped[index]:
+                rows.append(before)
+            elif tail is None:
+                rows.append(self.keep_counts(index, before))
+            else:
+                competing = self.keep_counts(index, [n - fixed for n, fixed in zip(before, tail)])
+                rows.append([n + fixed for n, fixed in zip(competing, tail)])
+        return rows
 
     def prunes(self, index: int, frames: Frames) -> bool:
         """Whether a layer drops any of these frames."""
@@ -146,7 +161,15 @@ class DropsFrames:
         # other random frames at every update and layer, always the same ones in evaluation
         update = (self.num_updates or 0) if self.training else 0
         seed = index + len(self.pruning.keep_ratios) * update
+        competing = frames.competing(frames.lengths)
         with torch.no_grad():
-            scores = self.pruning.rule.score(Evidence(residual, frames.lengths, counts, received, seed))
+            scores = self.pruning.rule.score(
+                Evidence(residual, competing, frames.competing(counts), received, seed)
+            )
+            if frames.tail is not None:  # before all others
+                tail = torch.arange(scores.size(1), device=scores.device) >= tokens.to_device(
+                    competing, scores.device
+                ).unsqueeze(1)
+                scores = scores.masked_fill(tail, math.inf)
         indices, padding_mask = tokens.top_frames(scores, frames.lengths, counts)
         frames.select(indices, padding_mask, counts)

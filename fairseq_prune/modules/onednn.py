@@ -113,7 +113,7 @@ def attention(
     key: Tensor,
     value: Tensor,
     lengths: Sequence[int],
-    bias: Optional[Tensor] = None,
+    sizes: Optional[Tensor] = None,
     scored: bool = False,
 ) -> tuple[Tensor, Optional[Tensor]]:
     """Softmax attention by utterance, where `applies_to`; padding costs nothing.
@@ -121,7 +121,7 @@ def attention(
     Args:
         query, key, value: (batch, frames, heads, head_dim), not scaled.
         lengths: valid frames of each utterance.
-        bias: (batch, frames), added to the logits of each key.
+        sizes: (batch, frames), how many frames each stands for, as key and as query; None is one each.
         scored: also compute the attention received.
 
     Long utterances are attended to head by head and in blocks of queries; no more of the matrix is held at once.
@@ -140,32 +140,49 @@ def attention(
             tensor[valid].transpose(0, 1) for tensor in (query, key, value, out)
         )  # (heads, frames, head_dim)
         attend = _attend_by_head if length >= ATTENTION_FRAMES else _attend_at_once
-        attend(*states, None if bias is None else bias[valid], received[valid] if scored else None)
+        attend(*states, None if sizes is None else sizes[valid].float(), received[valid] if scored else None)
     return out.flatten(2), received / heads if scored else None
 
 
 def _attend_at_once(
-    query: Tensor, key: Tensor, value: Tensor, out: Tensor, bias: Optional[Tensor], received: Optional[Tensor]
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    sizes: Optional[Tensor],
+    received: Optional[Tensor],
 ) -> None:
-    weights = _softmax(query @ key.transpose(1, 2), bias)
+    weights = _softmax(query @ key.transpose(1, 2), sizes)
     if received is not None:
-        received += weights.sum((0, 1))
+        received += _summed_over_queries(weights.sum(0), sizes)
     out.copy_(weights.to(value.dtype) @ value)
 
 
 def _attend_by_head(
-    query: Tensor, key: Tensor, value: Tensor, out: Tensor, bias: Optional[Tensor], received: Optional[Tensor]
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    sizes: Optional[Tensor],
+    received: Optional[Tensor],
 ) -> None:
     for head_query, head_key, head_value, head_out in zip(query, key, value, out):
         head_key, head_value = head_key.contiguous(), head_value.t().contiguous()
         for start in range(0, len(head_query), QUERY_BLOCK):
             rows = slice(start, start + QUERY_BLOCK)
-            weights = _softmax(product(head_query[rows], head_key), bias)
+            weights = _softmax(product(head_query[rows], head_key), sizes)
             if received is not None:
-                received += weights.sum(0)
+                received += _summed_over_queries(weights, None if sizes is None else sizes[rows])
             head_out[rows] = product(weights.to(head_value.dtype), head_value)
 
 
-def _softmax(logits: Tensor, bias: Optional[Tensor]) -> Tensor:
+def _softmax(logits: Tensor, sizes: Optional[Tensor]) -> Tensor:
     """In float32 also of bfloat16, whose few digits would make importances tie."""
-    return (logits if bias is None else logits + bias).softmax(-1, dtype=torch.float32)
+    return (logits if sizes is None else logits + sizes.log().to(logits.dtype)).softmax(
+        -1, dtype=torch.float32
+    )
+
+
+def _summed_over_queries(weights: Tensor, sizes: Optional[Tensor]) -> Tensor:
+    """(queries, keys) -> (keys,)."""
+    return weights.sum(0) if sizes is None else sizes @ weights

@@ -45,6 +45,7 @@ def attention_and_received(
     padding_mask: Optional[Tensor] = None,
     block: Optional[int] = None,
     bias: Optional[Tensor] = None,
+    sizes: Optional[Tensor] = None,
 ) -> tuple[Optional[Tensor], Tensor]:
     """Softmax attention in blocks of queries, and how much of it each frame receives.
 
@@ -54,6 +55,7 @@ def attention_and_received(
         padding_mask: (batch, frames), True on padding.
         block: queries at a time (default: `query_block`); memory is batch * heads * block * frames.
         bias: (batch, heads, frames, frames), added to the logits.
+        sizes: (batch, frames), how many frames each stands for, as key and as query; None is one each.
 
     Returns:
         attention output (batch, heads, frames, head_dim), None without a value; and the attention received
@@ -61,7 +63,9 @@ def attention_and_received(
     """
     # autocast would take the sums below in half precision
     with torch.autocast(query.device.type, enabled=False):
-        return _attention_and_received(query, key, value, padding_mask, block or query_block(query), bias)
+        return _attention_and_received(
+            query, key, value, padding_mask, block or query_block(query), bias, sizes
+        )
 
 
 def _attention_and_received(
@@ -71,15 +75,16 @@ def _attention_and_received(
     padding_mask: Optional[Tensor],
     block: int,
     logit_bias: Optional[Tensor],
+    sizes: Optional[Tensor],
 ) -> tuple[Optional[Tensor], Tensor]:
     batch, heads, frames, head_dim = query.shape
     # scaled once here, not in every block
     query = query * head_dim**-0.5
     key = key.transpose(2, 3)
-    bias = attention_bias(padding_mask, None, query.dtype)
-    weight = (
-        torch.ones(batch, frames, device=query.device) if padding_mask is None else (~padding_mask).float()
-    )
+    bias = attention_bias(padding_mask, sizes, query.dtype)
+    weight = torch.ones(batch, frames, device=query.device) if sizes is None else sizes.float()
+    if padding_mask is not None:
+        weight = weight.masked_fill(padding_mask, 0)
     weight = weight / heads
     received = torch.zeros(batch, frames, device=query.device)
     outputs = []

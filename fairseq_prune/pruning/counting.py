@@ -120,6 +120,45 @@ def hubert_macs(
     return macs
 
 
+def whisper_encoder_macs(
+    mel_frames: int,
+    mel_bins: int,
+    dim: int,
+    heads: int,
+    head_dim: int,
+    units: Sequence[int],
+    frames: Sequence[int],
+    scored: Sequence[bool],
+) -> dict[str, int]:
+    """MACs of Whisper's encoder by stage, for one clip: convolutions and matrix products.
+
+    Args:
+        mel_frames: that the convolutions work on, silence included.
+        mel_bins: of each.
+        dim, heads, head_dim: of the transformer layers.
+        units: of each layer's feed-forward block.
+        frames: entering the first layer, and leaving each layer.
+        scored: whether each layer computes the attention received.
+
+    Returns:
+        MACs under "extractor" (the two convolutions), "attention", "feed_forward" and "total".
+    """
+    kernel = 3
+    halved = (mel_frames + 1) // 2
+    macs = {
+        "extractor": kernel * dim * (mel_frames * mel_bins + halved * dim),
+        "attention": 0,
+        "feed_forward": 0,
+    }
+    for before, after, inner, is_scored in zip(frames, frames[1:], units, scored):
+        for stage, count in transformer_layer_macs(
+            before, after, dim, inner, heads, is_scored, head_dim
+        ).items():
+            macs[stage] += count
+    macs["total"] = sum(macs.values())
+    return macs
+
+
 def hubert_prunable_parameters(
     conv_layers: Sequence[tuple[Size, int, int]],
     conv_norms: Sequence[bool],

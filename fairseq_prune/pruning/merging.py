@@ -17,6 +17,7 @@ def merge_frames(
     sizes: Optional[Tensor],
     lengths: Sequence[int],
     counts: Sequence[int],
+    competing: Optional[Sequence[int]] = None,
 ) -> tuple[Tensor, Tensor, Tensor, Optional[Tensor]]:
     """Bipartite soft matching (ToMe, arXiv 2210.09461, section 3): similar frames become their mean.
 
@@ -28,6 +29,7 @@ def merge_frames(
         x: (batch, frames, dim).
         metric: (batch, frames, metric_dim), what similarity is measured on (the attention keys).
         sizes: (batch, frames), how many original frames each stands for; None is one each.
+        competing: only so many of the first frames take part, and the others stay; None: all.
 
     Returns:
         merged frames (batch, max(counts), dim) in temporal order, their sizes (batch, max(counts)), the
@@ -38,8 +40,9 @@ def merge_frames(
         ValueError: an utterance would have to shrink below half.
     """
     batch, frames, dim = x.shape
-    for length, count in zip(lengths, counts):
-        if count < length - length // 2:
+    competing = lengths if competing is None else competing
+    for length, count, part in zip(lengths, counts, competing):
+        if length - count > part // 2:
             raise ValueError(f"merging: {length} frames to {count}, but one layer can at most halve them")
     device = x.device
     if sizes is None:
@@ -47,15 +50,15 @@ def merge_frames(
     if frames == 1 or all(n == k for n, k in zip(lengths, counts)):
         indices = torch.arange(frames, device=device).expand(batch, frames)
         return x, sizes, indices, padding_mask_of(lengths, frames, device)
-    padding_mask = padding_mask_of(lengths, frames, device)
+    absent = padding_mask_of(competing, frames, device)
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         metric = F.normalize(metric.float(), dim=-1)
         similarity = metric[:, ::2] @ metric[:, 1::2].transpose(1, 2)
-        if padding_mask is not None:
-            similarity = similarity.masked_fill(padding_mask[:, None, 1::2], -math.inf)
+        if absent is not None:
+            similarity = similarity.masked_fill(absent[:, None, 1::2], -math.inf)
         best, partner = similarity.max(dim=-1)  # (batch, even frames)
-        if padding_mask is not None:
-            best = best.masked_fill(padding_mask[:, ::2], -math.inf)
+        if absent is not None:
+            best = best.masked_fill(absent[:, ::2], -math.inf)
         rank = best.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         merged_away = to_device(lengths, device) - to_device(counts, device)
         merges = rank < merged_away.unsqueeze(1)

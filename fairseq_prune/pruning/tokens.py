@@ -50,6 +50,14 @@ class Lengths(list):
         return [cls(row, on_device) for row, on_device in zip(rows, sent)]
 
 
+def shortened(lengths: Sequence[int], by: Sequence[int]) -> list[int]:
+    """The difference of two lists; of `Lengths` both on the host and on the device."""
+    values = [n - fewer for n, fewer in zip(lengths, by)]
+    if isinstance(lengths, Lengths) and isinstance(by, Lengths):
+        return Lengths(values, lengths.on_device - by.on_device)
+    return values
+
+
 def padding_mask_of(lengths: Sequence[int], frames: int, device: torch.device) -> Optional[Tensor]:
     """(batch, frames), True on padding; None when nothing is padded."""
     if all(n == frames for n in lengths):

@@ -3,6 +3,7 @@ from argparse import Namespace
 import pytest
 import torch
 import transformers
+from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import FairseqConfig
 from fairseq.models import build_model
 from omegaconf import OmegaConf
@@ -145,3 +146,61 @@ def test_a_sparse_model_loses_layers_and_tokens_and_the_state_of_its_pruning(spa
 def test_without_pruning_options_there_is_no_pruner():
     assert build(**SIZES)[0].pruner is None
     assert WhisperConfig().prune_sparsity == 0
+
+
+@pytest.mark.parametrize("name", ["whisper", "whisper_tiny_en", "whisper_base", "whisper_small_en"])
+def test_every_size_takes_the_options_of_token_pruning(name):
+    model, _ = build(
+        name, meta=True, token_keep_ratio=0.5, token_keep_start_layer=2, token_keep_criterion="norm"
+    )
+    pruning = model.encoder.pruning
+    assert pruning.keep_ratios == [1.0] + [0.5] * (len(model.encoder.layers) - 1)
+    assert pruning.criterion == "norm"
+
+
+def test_token_pruning_and_context_are_in_the_checkpoint(checkpoint):
+    options = dict(
+        token_keep_ratios="1,0.5", audio_context="clip+0.3", silence_stride=2, token_keep_silence=True
+    )
+    _, kept = build(whisper_path=str(checkpoint[0]), **options)
+    assert {name: kept[name] for name in options} == options
+    again, _ = build(**{name: value for name, value in kept.items() if name != "_name"})
+    assert again.encoder.pruning.keep_ratios == [1.0, 0.5]
+    assert (again.encoder.audio_context, again.encoder.silence_stride) == ("clip+0.3", 2)
+
+
+def test_a_checkpoint_without_these_options_takes_them_at_generation(checkpoint):
+    """As those of before: --model-overrides sets what the file has never heard of."""
+    path, weights = checkpoint
+    state = torch.load(path, weights_only=True)
+    state["cfg"]["model"] = {**SIZES, "_name": "whisper", "audio_context": "clip"}
+    torch.save(state, path)
+    overrides = {"token_keep_ratio": 0.5, "token_keep_criterion": "uniform", "audio_context": "clip+0.3"}
+    [model], _, _ = checkpoint_utils.load_model_ensemble_and_task([str(path)], overrides)
+    assert model.encoder.pruning.keep_ratios == [0.5, 0.5] and model.encoder.audio_context == "clip+0.3"
+    assert torch.equal(model.encoder.conv1.weight, weights["encoder.conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(token_keep_ratio=0.0), "found 0.0, expected a share of frames to keep"),
+        (dict(token_keep_ratios="0.5"), "found 1, expected 2, one a layer"),
+        (dict(token_keep_start_layer=3), "found 3, expected 1 to 2"),
+        (dict(token_keep_ratio=0.4, token_keep_criterion="merge"), "at most halve"),
+        (dict(audio_context="clip+x"), "--audio-context: found 'clip.x', expected 30s, clip, or clip"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**SIZES, **options)
+
+
+def test_magnitude_and_token_pruning_train_together(checkpoint):
+    model, _ = build(
+        whisper_path=str(checkpoint[0]), prune_sparsity=0.5, prune_end_update=1, token_keep_ratio=0.6
+    )
+    model.pruner.after_update(0)
+    logits, _ = model.train()(*clips(50, 31), torch.zeros(2, 3, dtype=torch.long))
+    logits.square().mean().backward()
+    assert model.encoder.conv1.weight.grad.abs().sum() > 0

@@ -15,7 +15,6 @@ from fairseq_prune.modules import onednn
 from fairseq_prune.modules.constant_frames import rest_in_constant_frames
 from fairseq_prune.modules.copying import copy_without_history
 from fairseq_prune.modules.frames import DropsFrames, Frames, TokenPruning
-from fairseq_prune.modules.hubert.attention import self_attention
 from fairseq_prune.modules.hubert.convolution import (
     chunked_frame_lengths,
     conv_output_length,
@@ -27,6 +26,7 @@ from fairseq_prune.modules.hubert.convolution import (
 from fairseq_prune.modules.hubert.relative_position import GatedRelativePosition
 from fairseq_prune.modules.hubert.shapes import HubertShapes, apply_shapes, without_units
 from fairseq_prune.modules.masking import seeded_generator, span_mask
+from fairseq_prune.modules.self_attention import self_attention
 from fairseq_prune.modules.taking_part import take_part
 from fairseq_prune.pruning import tokens
 from fairseq_prune.pruning.counting import LayerSize, Size, hubert_macs
@@ -229,7 +229,10 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
         skipped = [False] * len(encoder.layers)
         if self.training and encoder.layerdrop > 0:
             skipped = (torch.rand(len(encoder.layers)) < encoder.layerdrop).tolist()
-        self.plan(frames, skipped)
+        planned = self.planned_lengths(frames.lengths, skipped=skipped)
+        if planned[-1] != frames.lengths:  # all of them in one copy
+            planned = tokens.Lengths.send(planned, frames.x.device)
+        frames.lengths, *frames.planned = planned
         visit()
         for index in range(len(encoder.layers)):
             if skipped[index]:
@@ -277,11 +280,12 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
     def _self_attention(
         self, index: int, x: Tensor, frames: Frames, scored: bool
     ) -> tuple[Tensor, Optional[Tensor], Tensor]:
-        """`attention.self_attention` of a layer."""
+        """`modules.self_attention` of a layer."""
         attention, bias = self.encoder.layers[index].self_attn, None
         if self.relative_position is not None:
             bias = self.relative_position(index, x, frames)
-        return self_attention(attention, x, frames.padding_mask, frames.sizes, scored, bias)
+        dropout = attention.dropout_module.p if attention.training else 0.0
+        return self_attention(attention, x, frames.padding_mask, frames.sizes, scored, bias, dropout)
 
     def keep_counts(self, index: int, lengths: list[int]) -> list[int]:
         """As of its class; a layer without attention drops none."""

@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from fairseq_prune.modules.whisper.layers import WhisperDecoderLayer
 from fairseq_prune.modules.whisper.settings import WhisperSettings, layer_shape
+from fairseq_prune.pruning.attention import attention_bias
 
 
 class Cache(NamedTuple):
     """What a decoder keeps between steps; lists have an entry a layer."""
 
     memory: list  # KeysValues of the encoder's output, one entry a sentence
-    mask: Optional[Tensor]  # of these, (sentences, 1, 1, frames)
+    mask: Optional[Tensor]  # of these, (sentences, 1, 1, frames): added to the logits
     past: list  # KeysValues of the tokens so far, one entry a beam; None before the first
 
     @property
@@ -95,7 +96,8 @@ class WhisperDecoder(FairseqIncrementalDecoder):
 
     def _new_cache(self, encoder_out: dict[str, list[Any]]) -> Cache:
         x, padding = encoder_out["encoder_out"][0], encoder_out["encoder_padding_mask"]
-        mask = ~padding[0][:, None, None] if padding else None
+        sizes = encoder_out.get("sizes")
+        mask = attention_bias(padding[0] if padding else None, sizes[0] if sizes else None, x.dtype)
         for rows in encoder_out["rows"]:
             beams = len(rows) // len(x)
             grouped = torch.arange(len(x), device=rows.device).repeat_interleave(beams)
@@ -108,15 +110,17 @@ class WhisperDecoder(FairseqIncrementalDecoder):
     def reorder_incremental_state_scripting(
         self, incremental_state: dict[str, Any], new_order: Tensor
     ) -> None:
-        """Bring the cache into another order of rows; the encoder's part only where sentences have gone."""
+        """Bring the cache into another order of rows; the encoder's part only where sentences have gone.
+
+        As fairseq's generator does it: sentences may leave, but those that stay keep their order.
+        """
         if "cache" not in incremental_state:
             return
         memory, mask, past = incremental_state["cache"]
-        sentences = new_order
         beams = past[0].keys.size(0) // memory[0].keys.size(0)
-        if beams > 1:
+        # as many as there are have stayed where they were: a look at their numbers would wait for the device
+        if len(new_order) < past[0].keys.size(0):
             sentences = new_order.view(-1, beams)[:, 0] // beams
-        if not torch.equal(sentences, torch.arange(memory[0].keys.size(0), device=sentences.device)):
             memory = [layer.select(sentences) for layer in memory]
             mask = mask if mask is None else mask.index_select(0, sentences)
         incremental_state["cache"] = Cache(memory, mask, [layer.select(new_order) for layer in past])

@@ -1,4 +1,4 @@
-"""The encoder of Whisper (Radford et al. 2022, arXiv 2212.04356), as one of fairseq."""
+"""The encoder of Whisper (Radford et al. 2022, arXiv 2212.04356), as one of fairseq, whose layers may drop frames."""
 
 import math
 from typing import Any, Optional
@@ -8,9 +8,19 @@ from fairseq.models import FairseqEncoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fairseq_prune.modules.whisper.context import valid_positions, with_silence
+from fairseq_prune.modules.frames import DropsFrames, Frames, TokenPruning
+from fairseq_prune.modules.whisper.context import (
+    Hearing,
+    silence_of,
+    thinned,
+    valid_positions,
+    with_silence,
+)
 from fairseq_prune.modules.whisper.layers import WhisperEncoderLayer
 from fairseq_prune.modules.whisper.settings import WhisperSettings, layer_shape
+from fairseq_prune.pruning import tokens
+from fairseq_prune.pruning.counting import whisper_encoder_macs
+from fairseq_prune.pruning.tokens import Lengths
 
 
 def sinusoids(positions: int, dim: int) -> Tensor:
@@ -20,13 +30,30 @@ def sinusoids(positions: int, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-class WhisperEncoder(FairseqEncoder):
-    """Two convolutions, which halve the frames, fixed positions, Transformer layers."""
+class WhisperEncoder(DropsFrames, FairseqEncoder):
+    """Two convolutions, which halve the frames, fixed positions, Transformer layers.
 
-    def __init__(self, settings: WhisperSettings):
+    After the attention of a layer with a keep ratio below 1, frames are dropped or merged, before the feed-forward
+    block: see `modules.hubert.encoder`, which does the same.
+
+    Args:
+        settings: sizes, and what is heard (`modules.whisper.context`).
+        pruning: keeps all frames by default.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    def __init__(self, settings: WhisperSettings, pruning: Optional[TokenPruning] = None):
         super().__init__(None)
         dim = settings.embed_dim
         self.audio_context = str(settings.audio_context)
+        silence_of(self.audio_context)
+        self.silence_stride = settings.silence_stride
+        if self.silence_stride < 1:
+            raise ValueError(f"--silence-stride: found {self.silence_stride}, expected 1 or more")
+        self.keeps_silence = settings.token_keep_silence
+        self.pruning = pruning or TokenPruning([1.0] * settings.encoder_layers)
         self.dropout = settings.dropout
         self.conv1 = nn.Conv1d(settings.mel_bins, dim, 3, padding=1)
         self.conv2 = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
@@ -37,49 +64,142 @@ class WhisperEncoder(FairseqEncoder):
         )
         self.layer_norm = nn.LayerNorm(dim)
 
-    def forward(self, src_tokens: Tensor, src_lengths: Tensor, **unused) -> dict[str, list[Any]]:
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Tensor,
+        trace: bool = False,
+        audio_context: Optional[str] = None,
+        **unused,
+    ) -> dict[str, list[Any]]:
         """Encode a batch of log-mel features (`data.log_mel`), each of a clip's own length.
 
         Args:
             src_tokens: (batch, mel frames, mel bins).
             src_lengths: (batch,) valid mel frames.
+            audio_context: what is heard of this batch, other than the model's option says.
+            trace: also return "trace": [(batch, frames)] for each layer, the positions that survive it.
 
         Returns:
-            "encoder_out": [(batch, frames, dim)], a frame every 20 ms; "encoder_padding_mask": [(batch, frames)],
-            True on padding, or [] where nothing is; "rows": [], see `reorder_encoder_out`.
+            "encoder_out": [(batch, frames, dim)]; "encoder_padding_mask": [(batch, frames)], True on padding, or []
+            where nothing is; "positions": [(batch, frames)], the 20 ms of the clip that each frame was, 0 on padding;
+            "sizes": [(batch, frames)], how many frames each stands for, or [] where each is one; "rows": [], see
+            `reorder_encoder_out`.
 
         Raises:
             ValueError: a clip is longer than the positions.
         """
-        x, mel_frames, limit = src_tokens, src_tokens.size(1), self.max_positions()
-        if mel_frames > limit:
+        limit = self.max_positions()
+        if src_tokens.size(1) > limit:
             raise ValueError(
-                f"found a clip of {mel_frames / 100:.2f} s, expected at most the {limit / 100:.2f} s of the encoder"
+                f"found a clip of {src_tokens.size(1) / 100:.2f} s, expected at most the {limit / 100:.2f} s of the"
+                " encoder"
             )
-        padding = None
-        if self.audio_context == "30s":
-            x = with_silence(x, src_lengths, limit)
-        elif src_lengths.is_cuda or int(src_lengths.min()) < mel_frames:  # a look would wait for the device
-            padding = ~valid_positions(src_lengths, mel_frames)
-            x = x.masked_fill(padding[..., None], 0)
+        frames = self._embed(src_tokens, src_lengths, audio_context)
+        visited = self._encode(frames, trace)
         return {
-            "encoder_out": [self.encode(x, padding)],
-            "encoder_padding_mask": [] if padding is None else [padding[:, ::2]],
+            "encoder_out": [frames.x],
+            "encoder_padding_mask": [] if frames.padding_mask is None else [frames.padding_mask],
+            "positions": [frames.positions],
+            "sizes": [] if frames.sizes is None else [frames.sizes],
             "rows": [],
+            **({"trace": visited} if trace else {}),
         }
 
-    def encode(self, features: Tensor, padding: Optional[Tensor] = None) -> Tensor:
+    def encode(self, features: Tensor) -> Tensor:
+        """(batch, mel frames, mel bins), of clips of one length, as they are -> (batch, frames, dim); for exports.
+
+        Raises:
+            ValueError: layers drop frames.
+        """
+        if not self.pruning.keeps_all:
+            raise ValueError(f"the encoder drops frames: found keep ratios {self.pruning.keep_ratios}")
+        x = self._convolve(features)
+        x = x + self.embed_positions.weight[: x.size(1)]
+        for layer in self.layers:
+            x = layer(x)
+        return self.layer_norm(x)
+
+    def _hearing(self, mel_frames: list[int]) -> Hearing:
+        return Hearing.of(
+            mel_frames, silence_of(self.audio_context), self.max_positions(), self.silence_stride
+        )
+
+    def _embed(self, features: Tensor, lengths: Tensor, context: Optional[str] = None) -> Frames:
+        """What enters the first layer."""
+        hearing = self._hearing(
+            lengths.tolist(), context
+        )  # the only wait for the device: all later lengths follow
+        tail = hearing.taken_silence if self.keeps_silence else [0] * len(lengths)
+        planned = self.planned_lengths(hearing.lengths, tail)
+        *planned, tail, convolved, clip, silence = Lengths.send(
+            [*planned, tail, hearing.convolved, hearing.clip, hearing.silence], features.device
+        )
+        width, sizes, table = max(convolved), None, self.embed_positions.weight
+        features = features[:, :width]
+        if any(silence):
+            features = with_silence(features, lengths, width)
+        padding = None
+        if min(convolved) < width:
+            padding = ~valid_positions(convolved.on_device, width)
+        x = self._convolve(features, padding)
+        if hearing.is_thinned:
+            source, positions, sizes = thinned(clip, silence, hearing.stride)
+            x = tokens.gather_frames(x, source.clamp(max=x.size(1) - 1)) + table[positions]
+            padding = tokens.padding_mask_of(planned[0], x.size(1), x.device)
+        else:
+            positions = torch.arange(x.size(1), device=x.device).expand(x.shape[:2])
+            x = x + table[: x.size(1)]
+            padding = None if padding is None else padding[:, ::2]
+        if padding is not None:
+            positions = positions.masked_fill(padding, 0)
+        x = F.dropout(x, self.dropout, self.training)
+        return Frames(x, planned[0], padding, positions, sizes, planned=planned[1:], tail=tail)
+
+    def _convolve(self, features: Tensor, padding: Optional[Tensor] = None) -> Tensor:
         """(batch, mel frames, mel bins), padding (batch, mel frames) or None -> (batch, frames, dim)."""
-        mask = None
+        if padding is not None:
+            features = features.masked_fill(padding[..., None], 0)
         x = F.gelu(self.conv1(features.transpose(1, 2).to(self.conv1.weight.dtype)))
         if padding is not None:  # where a clip alone ends, the second convolution sees zeros
             x = x.masked_fill(padding[:, None], 0)
-            mask = ~padding[:, None, None, ::2]
-        x = F.gelu(self.conv2(x)).transpose(1, 2)
-        x = F.dropout(x + self.embed_positions.weight[: x.size(1)], self.dropout, self.training)
-        for layer in self.layers:
-            x = layer(x, mask)
-        return self.layer_norm(x)
+        return F.gelu(self.conv2(x)).transpose(1, 2)
+
+    def _encode(self, frames: Frames, trace: bool) -> list[Tensor]:
+        """All layers; returns the positions that survive each, where asked for."""
+        visited = []
+        for index, layer in enumerate(self.layers):
+            drops = self.prunes(index, frames)
+            scored = drops and self.pruning.rule.reads_attention
+            frames.x, received, keys = layer.attend(frames.x, frames.padding_mask, frames.sizes, scored)
+            if drops:
+                self.drop_frames(index, frames, received, keys, residual=frames.x)
+            frames.x = layer.feed_forward(frames.x)
+            if trace:
+                visited.append(frames.positions)
+        frames.x = self.layer_norm(frames.x)
+        return visited
+
+    def frame_counts(self, mel_frames: int) -> list[int]:
+        """Frames of a clip of so many mel frames: entering the first layer, and leaving each layer."""
+        hearing = self._hearing([mel_frames])
+        tail = hearing.taken_silence if self.keeps_silence else [0]
+        return [row[0] for row in self.planned_lengths(hearing.lengths, tail)]
+
+    def macs(self, mel_frames: int) -> dict[str, int]:
+        """MACs by stage for one clip of so many mel frames (see `counting.whisper_encoder_macs`)."""
+        frames = self.frame_counts(mel_frames)
+        attention = self.layers[0].self_attn
+        return whisper_encoder_macs(
+            self._hearing([mel_frames]).convolved[0],
+            self.conv1.in_channels,
+            self.conv1.out_channels,
+            attention.num_heads,
+            attention.head_dim,
+            [layer.fc1.out_features for layer in self.layers],
+            frames,
+            [self.pruning.rule.reads_attention and b < a for a, b in zip(frames, frames[1:])],
+        )
 
     def reorder_encoder_out(
         self, encoder_out: dict[str, list[Any]], new_order: Tensor

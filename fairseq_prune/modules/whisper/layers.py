@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fairseq_prune.modules import onednn
+from fairseq_prune.modules.self_attention import self_attention
+
 
 class KeysValues(NamedTuple):
     """Each (batch, heads, positions, head dim)."""
@@ -51,7 +54,7 @@ class WhisperAttention(nn.Module):
         Args:
             x: (rows, queries, dim). Rows may be a multiple of the memory's batch: so many successive ones, the
                 beams of a sentence, then look at one entry of it.
-            mask: (batch, 1, 1, positions), True where one may look, or None.
+            mask: (batch, 1, 1, positions), True where one may look, or added to the logits; or None.
             causal: query i looks at positions up to i.
 
         Returns:
@@ -93,18 +96,31 @@ class WhisperLayer(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """(batch, positions, dim) -> the same shape."""
-        inner = F.gelu(self.fc1(self.final_layer_norm(x)))
-        return self.add(x, self.fc2(F.dropout(inner, self.activation_dropout, self.training)))
+        inner = onednn.linear(self.fc1, self.final_layer_norm(x), F.gelu)
+        return self.add(x, onednn.linear(self.fc2, F.dropout(inner, self.activation_dropout, self.training)))
 
 
 class WhisperEncoderLayer(WhisperLayer):
     """Self-attention, feed-forward."""
 
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """(batch, frames, dim), mask (batch, 1, 1, frames), True where one may look -> (batch, frames, dim)."""
-        normed = self.self_attn_layer_norm(x)
-        x = self.add(x, self.self_attn(normed, self.self_attn.keys_values(normed), mask))
-        return self.feed_forward(x)
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, frames, dim) -> the same shape."""
+        return self.feed_forward(self.attend(x)[0])
+
+    def attend(
+        self,
+        x: Tensor,
+        padding_mask: Optional[Tensor] = None,
+        sizes: Optional[Tensor] = None,
+        scored: bool = False,
+    ) -> tuple[Tensor, Optional[Tensor], Tensor]:
+        """The layer up to its feed-forward block; arguments and what else is returned as of `self_attention`."""
+        attention = self.self_attn
+        dropout = attention.dropout if self.training else 0.0
+        attended, received, keys = self_attention(
+            attention, self.self_attn_layer_norm(x), padding_mask, sizes, scored, dropout=dropout
+        )
+        return self.add(x, attended), received, keys
 
 
 class WhisperDecoderLayer(WhisperLayer):

@@ -5,7 +5,7 @@ Nothing is derived from the size of the vocabulary: what a token means, the toke
 
 from dataclasses import dataclass, field
 
-from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.dataclass import FairseqDataclass
 
 
 @dataclass
@@ -25,11 +25,26 @@ class WhisperSettings(FairseqDataclass):
         default=1500, metadata={"help": "encoder positions, of 20 ms each: 1500 are 30 s"}
     )
     max_target_positions: int = field(default=448, metadata={"help": "decoder positions, prefix included"})
-    audio_context: ChoiceEnum(["30s", "clip"]) = field(
+    audio_context: str = field(
         default="30s",
         metadata={
-            "help": "what the encoder sees: every clip filled up with silence to 30 s, as published; "
-            "clip: only the clip, in batches with padding masked out, which is several times as fast"
+            "help": "what the encoder hears. 30s: every clip filled up with silence to 30 s, as published; clip: only "
+            "the clip, for models that were trained so; clip+SECONDS, such as clip+4: so much silence after the clip. "
+            "Short contexts are several times as fast"
+        },
+    )
+    silence_stride: int = field(
+        default=1,
+        metadata={
+            "help": "of the silence after the clip, take one frame in so many, which then counts as that many: with "
+            "30s and 8, nearly the published error rate for a third of the work; 1: all of it"
+        },
+    )
+    token_keep_silence: bool = field(
+        default=False,
+        metadata={
+            "help": "token pruning leaves the silence after the clip alone: only the clip's own frames are counted, "
+            "and dropped or merged"
         },
     )
     dropout: float = field(default=0.0, metadata={"help": "dropout probability"})

@@ -1,33 +1,34 @@
-"""Self-attention with fairseq's projections, which can say how much attention each frame receives."""
+"""Self-attention of HuBERT and Whisper, which can say how much attention each frame receives."""
 
 from typing import Optional
 
 import torch
 import torch.nn.functional as F
-from fairseq.modules import MultiheadAttention
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairseq_prune.modules import onednn
 from fairseq_prune.pruning.attention import attention_and_received, attention_bias
 
 
 def self_attention(
-    attention: MultiheadAttention,
+    attention: nn.Module,
     x: Tensor,
     padding_mask: Optional[Tensor] = None,
     sizes: Optional[Tensor] = None,
     scored: bool = False,
     position_bias: Optional[Tensor] = None,
+    dropout: float = 0.0,
 ) -> tuple[Tensor, Optional[Tensor], Tensor]:
     """What ``attention(x, x, x)`` computes, batch first and without an attention matrix where none is needed.
 
     Args:
-        attention: fairseq's module; only its projections and dropout are used.
+        attention: with `num_heads` and the projections `q_proj`, `k_proj`, `v_proj` and `out_proj`, such as fairseq's.
         x: (batch, frames, dim).
         padding_mask: (batch, frames), True on padding, or None.
         sizes: (batch, frames), how many original frames each merged frame stands for, or None.
         scored: also compute the attention received (gradients do not flow through it).
         position_bias: (batch, heads, frames, frames), added to the logits.
+        dropout: of the attention weights; 0 in evaluation.
 
     Returns:
         output (batch, frames, dim); attention received (batch, frames) or None; keys (batch, heads, frames,
@@ -40,7 +41,6 @@ def self_attention(
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     received = None
-    dropout = attention.dropout_module.p if attention.training else 0.0
     if (
         (scored or frames >= onednn.ATTENTION_FRAMES)
         and position_bias is None
@@ -48,12 +48,13 @@ def self_attention(
         and not dropout
     ):
         lengths = [frames] * batch if padding_mask is None else (~padding_mask).sum(1).tolist()
-        bias = None if sizes is None else attention_bias(None, sizes, query.dtype)[:, 0, 0]
         by_frame = (states.transpose(1, 2) for states in (query, key, value))
-        out, received = onednn.attention(*by_frame, lengths, bias, scored)
+        out, received = onednn.attention(*by_frame, lengths, sizes, scored)
         return onednn.linear(attention.out_proj, out), received, key
-    if scored and not dropout and sizes is None and not (torch.is_grad_enabled() and query.requires_grad):
-        out, received = attention_and_received(query, key, value, padding_mask, bias=position_bias)
+    if scored and not dropout and not (torch.is_grad_enabled() and query.requires_grad):
+        out, received = attention_and_received(
+            query, key, value, padding_mask, bias=position_bias, sizes=sizes
+        )
     else:
         bias = attention_bias(padding_mask, sizes, query.dtype)
         if position_bias is not None:
@@ -62,7 +63,7 @@ def self_attention(
         if scored:
             with torch.no_grad():
                 _, received = attention_and_received(
-                    query, key, padding_mask=padding_mask, bias=position_bias
+                    query, key, padding_mask=padding_mask, bias=position_bias, sizes=sizes
                 )
     out = onednn.linear(attention.out_proj, out.transpose(1, 2).reshape(batch, frames, -1))
     return out, received, key
