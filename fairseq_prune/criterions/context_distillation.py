@@ -104,7 +104,9 @@ class ContextDistillationCriterion(FairseqCriterion):
         self.hidden_weight, self.kl_weight = hidden_weight, kl_weight
         self.prefix, self.end = task.prefix, task.target_dictionary.eos()
         self.longest = max_teacher_tokens
-        self.never, self.never_first = suppressed_tokens(task.require_tokenizer())
+        self.never, self.never_first = [], []
+        if str(task.cfg.suppress_tokens) != "none":
+            self.never, self.never_first = suppressed_tokens(task.require_tokenizer())
         # in a list, so that it is no part of this module: neither trained nor saved
         self._teacher = [hears_all(load_teacher(teacher_path, task))]
         self.lessons = {} if cache_teacher else None

@@ -2,6 +2,11 @@
 
 from dataclasses import field
 
+from fairseq.models import MODEL_DATACLASS_REGISTRY
+from omegaconf import OmegaConf
+
+from fairseq_prune import compat
+
 
 def option(default, help_text):
     """A field with a default and the text that --help prints."""
@@ -24,3 +29,22 @@ def keep_in_checkpoint(cfg, **options):
     for node in (cfg,) if parent is None else (cfg, parent.model):
         for name, value in options.items():
             node[name] = value
+
+
+def with_younger_options(checkpoint):
+    """The checkpoint of a model of ours, in which options that are younger than it have their defaults.
+
+    fairseq overrides (--model-overrides) only what a checkpoint has.
+    """
+    model = (checkpoint.get("cfg") or {}).get("model")
+    name = model.get("_name") if isinstance(model, dict) else None
+    config = MODEL_DATACLASS_REGISTRY.get(name)
+    if config is not None and config.__module__.startswith("fairseq_prune."):
+        defaults = OmegaConf.to_container(OmegaConf.structured(config), resolve=False, enum_to_str=True)
+        for option_name, value in defaults.items():
+            if not (isinstance(value, str) and value.startswith("${")):  # those of fairseq's other sections
+                model.setdefault(option_name, value)
+    return checkpoint
+
+
+compat.READERS["cfg"] = with_younger_options

@@ -74,9 +74,10 @@ def test_a_few_updates_bring_the_student_nearer(teacher):
     model.encoder.audio_context = "clip"
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     losses = []
+    batch = sample(50, 31)
     for update in range(12):
         torch.manual_seed(update)
-        loss, size, _ = criterion(model, sample(50, 31))
+        loss, size, _ = criterion(model, batch)
         optimizer.zero_grad()
         (loss / size).backward()
         optimizer.step()
@@ -90,9 +91,11 @@ def test_the_context_of_a_training_batch_is_drawn_and_follows_the_seed(teacher):
         small_whisper(WEIGHTS, audio_context="clip"),
     )
 
+    batch = sample(50, 31)
+
     def loss(seed):
         torch.manual_seed(seed)
-        return criterion(model, sample(50, 31))[0].item()
+        return criterion(model, batch)[0].item()
 
     assert loss(1) == loss(1) != loss(2)
     assert model.encoder.audio_context == "clip"
@@ -105,7 +108,9 @@ def test_greedy_texts_are_those_of_fairseqs_generator(teacher):
     options = OmegaConf.create({"beam": 1, "max_len_a": 0, "max_len_b": 20})
     found = task.build_generator([model], options).generate([model], batch)
     end, prefix = task.target_dictionary.eos(), task.prefix
-    texts = greedy(model.decoder, model.encoder(**batch["net_input"]), prefix, end, 21)[:, len(prefix) :]
+    texts = greedy(model.decoder, model.encoder(**batch["net_input"]), prefix, end, 21, never_first=[end])[
+        :, len(prefix) :
+    ]
     for text, [best, *_] in zip(texts.tolist(), found):
         expected = best["tokens"].tolist()
         assert text[: len(expected) - 1] == expected[:-1]  # the generator ends what is too long

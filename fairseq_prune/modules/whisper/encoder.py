@@ -120,16 +120,18 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
             x = layer(x)
         return self.layer_norm(x)
 
-    def _hearing(self, mel_frames: list[int]) -> Hearing:
+    def _hearing(self, mel_frames: list[int], context: Optional[str] = None) -> Hearing:
         return Hearing.of(
-            mel_frames, silence_of(self.audio_context), self.max_positions(), self.silence_stride
+            mel_frames, silence_of(context or self.audio_context), self.max_positions(), self.silence_stride
         )
 
     def _embed(self, features: Tensor, lengths: Tensor, context: Optional[str] = None) -> Frames:
         """What enters the first layer."""
-        hearing = self._hearing(
-            lengths.tolist(), context
-        )  # the only wait for the device: all later lengths follow
+        fills = silence_of(context or self.audio_context) is None
+        mel_frames = [self.max_positions()] * len(lengths)
+        if not fills or self.silence_stride > 1 or self.keeps_silence:
+            mel_frames = lengths.tolist()  # the only wait for the device: all later lengths follow
+        hearing = self._hearing(mel_frames, context)
         tail = hearing.taken_silence if self.keeps_silence else [0] * len(lengths)
         planned = self.planned_lengths(hearing.lengths, tail)
         *planned, tail, convolved, clip, silence = Lengths.send(
@@ -137,7 +139,7 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
         )
         width, sizes, table = max(convolved), None, self.embed_positions.weight
         features = features[:, :width]
-        if any(silence):
+        if fills or any(silence):
             features = with_silence(features, lengths, width)
         padding = None
         if min(convolved) < width:
@@ -154,7 +156,15 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
         if padding is not None:
             positions = positions.masked_fill(padding, 0)
         x = F.dropout(x, self.dropout, self.training)
-        return Frames(x, planned[0], padding, positions, sizes, planned=planned[1:], tail=tail)
+        return Frames(
+            x,
+            planned[0],
+            padding,
+            positions,
+            sizes,
+            planned=planned[1:],
+            tail=tail if self.keeps_silence else None,
+        )
 
     def _convolve(self, features: Tensor, padding: Optional[Tensor] = None) -> Tensor:
         """(batch, mel frames, mel bins), padding (batch, mel frames) or None -> (batch, frames, dim)."""
