@@ -77,6 +77,8 @@ class Frames:
     def select(self, indices: Tensor, padding_mask: Optional[Tensor], counts: list[int]) -> None:
         """Keep the frames at ``indices`` (batch, kept)."""
         self.x = tokens.gather_frames(self.x, indices, padding_mask)
+        if self.sizes is not None:
+            self.sizes = tokens.gather_frames(self.sizes, indices, padding_mask)
         self._follow(indices, padding_mask, counts)
 
     def merge(self, keys: Tensor, counts: list[int]) -> None:

@@ -139,7 +139,7 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
         )
         width, sizes, table = max(convolved), None, self.embed_positions.weight
         features = features[:, :width]
-        if fills or any(silence):
+        if fills or hearing.mel != mel_frames:
             features = with_silence(features, lengths, width)
         padding = None
         if min(convolved) < width:
