@@ -1,3 +1,7 @@
+import os
+from pathlib import Path
+
+import numpy as np
 import pytest
 import soundfile
 from tones import write_tones
@@ -86,3 +90,53 @@ def test_copies_of_one_name_are_refused(run, tmp_path):
     )
     assert status == 2 and "would both become" in error
     assert not (tmp_path / "out").exists()
+
+
+def write_bad_audio(folder):
+    """Five files that no one can train on; what is said of each."""
+    (folder / "x.wav").write_text("no audio")
+    (folder / "._a.wav").write_bytes(b"\0\5\26\7")
+    os.mkfifo(folder / "pipe.wav")
+    soundfile.write(folder / "silent.wav", np.zeros(800), 16000)
+    soundfile.write(folder / "nan.wav", np.full(800, np.nan), 16000, subtype="FLOAT")
+    soundfile.write(folder / "loud.wav", np.full(800, 9000.0), 16000, subtype="FLOAT")
+    return {
+        "x.wav": "not one",
+        "._a.wav": "not one",
+        "pipe.wav": "special file",
+        "silent.wav": "digital silence",
+        "nan.wav": "expected finite samples",
+        "loud.wav": "a peak of 9,000",
+    }
+
+
+@pytest.mark.parametrize("convert", [(), ("--convert",)], ids=["in place", "converted"])
+def test_skip_bad_leaves_bad_files_out_and_lists_them(run, tmp_path, convert):
+    names = write_tones(tmp_path / "audio", [3200] * 3)
+    problems = write_bad_audio(tmp_path / "audio")
+    options = ("--audio", tmp_path / "audio", "--out", tmp_path / "out", "--valid-share", 0, *convert)
+    assert run(*options)[0] == 2 and not (tmp_path / "out").exists()
+    assert run(*options, "--skip-bad")[0] == 0
+    kept = read_waveform_manifest(tmp_path / "out" / "train.tsv").paths
+    assert [Path(path).stem for path in kept] == [Path(name).stem for name in sorted(names)]
+    header, *rows = (tmp_path / "out" / "skipped.tsv").read_text().splitlines()
+    listed = {Path(row.split("\t")[1].split(": ")[0]).name: row for row in rows}
+    assert header == "split\tproblem" and sorted(listed) == sorted(problems)
+    assert all(problem in listed[name] for name, problem in problems.items())
+
+
+def test_silent_files_alone_are_a_warning(run, tmp_path, capsys):
+    write_tones(tmp_path / "audio", [3200] * 2)
+    soundfile.write(tmp_path / "audio" / "silent.wav", np.zeros(800), 16000)
+    options = ["--audio", tmp_path / "audio", "--out", tmp_path / "out", "--valid-share", "0"]
+    assert main(list(map(str, options))) == 0
+    printed = capsys.readouterr().out
+    assert "warning" in printed and "silent.wav: digital silence" in printed
+    assert len(read_waveform_manifest(tmp_path / "out" / "train.tsv").paths) == 3
+
+
+def test_headers_only_believes_the_headers(run, tmp_path):
+    write_tones(tmp_path / "audio", [3200])
+    soundfile.write(tmp_path / "audio" / "nan.wav", np.full(800, np.nan), 16000, subtype="FLOAT")
+    options = ("--audio", tmp_path / "audio", "--valid-share", 0, "--headers-only", "--out", tmp_path / "out")
+    assert run(*options)[0] == 0

@@ -207,3 +207,68 @@ def test_texts_that_are_none_are_refused(content, problem, tmp_path, capsys):
         (tmp_path / "train.texts.tsv").write_text(content)
     assert make_speech.main([str(tmp_path), "--out", str(tmp_path / "data")]) == 2
     assert problem in capsys.readouterr().err
+
+
+def changed(number, **change):
+    """The rows, one of them changed."""
+    return [{**row, **change} if i == number else row for i, row in enumerate(ROWS)]
+
+
+BAD_ENTRIES = {
+    "listed twice": (1, {"recordings": [{"file": "a.flac"}]}, "recording a.flac is listed twice, first in"),
+    "twice in one entry": (1, {"recordings": [{"file": "b.flac"}] * 2}, "recording b.flac is listed twice"),
+    "no recordings": (1, {"recordings": []}, "utterance 2 has no recordings"),
+    "type null": (1, {"entities": [{"type": None, "span": [1]}]}, "None"),
+    "span -1": (1, {"entities": [{"type": "music_genre", "span": [-1]}]}, "-1"),
+    "no such audio": (1, {"recordings": [{"file": "z.flac"}]}, "recording z.flac is not below --audio"),
+    "sentence null": (1, {"sentence": None}, "no SLURP entry"),
+}
+
+
+@pytest.mark.parametrize("number, change, problem", BAD_ENTRIES.values(), ids=BAD_ENTRIES)
+def test_bad_entries_of_slurp_are_named_and_can_be_left_out(slurp, tmp_path, capsys, number, change, problem):
+    bad = write_jsonl(tmp_path / "bad.jsonl", changed(number, **change))
+    words = ["--train", str(bad), "--dev", str(slurp), "--test", str(slurp)]
+    words += ["--audio", str(tmp_path / "audio"), "--out", str(tmp_path / "data")]
+    assert prep_slurp.main(words) == 2
+    errors = capsys.readouterr().err
+    assert f"{bad}, line {number + 1}: " in errors and problem in errors
+    assert not (tmp_path / "data").exists()
+    assert prep_slurp.main([*words, "--skip-bad"]) == 0
+    assert "b.flac" not in {row.id for row in read_manifest(tmp_path / "data" / "train.tsv")}
+    assert problem in (tmp_path / "data" / "skipped.tsv").read_text()
+
+
+def test_two_files_of_the_name_of_a_recording_stop_slurp_with_both_paths(slurp, tmp_path, capsys):
+    audio = tmp_path / "audio"
+    for folder in ("backup", "slurp_synth"):
+        (audio / folder).mkdir()
+    (audio / "backup" / "unused.flac").write_bytes(b"")
+    (audio / "slurp_synth" / "unused.flac").write_bytes(b"")  # no recording has this name
+    words = [
+        "--train",
+        str(slurp),
+        "--hold-out",
+        "1",
+        "1",
+        "--audio",
+        str(audio),
+        "--out",
+        str(tmp_path / "data"),
+    ]
+    assert prep_slurp.main(words) == 0
+    soundfile.write(audio / "backup" / "b.flac", np.full(3200, 0.1), 16000)
+    assert prep_slurp.main([*words, "--overwrite"]) == 2
+    errors = capsys.readouterr().err
+    assert f"{audio / 'backup' / 'b.flac'} and {audio / 'slurp_real' / 'b.flac'}" in errors
+
+
+def test_ids_of_texts_are_unique_and_name_files(tmp_path):
+    for ids, problem in (
+        (("1", "1"), "line 3: the id 1 stands in line 2"),
+        (("a/b", "1"), "cannot be the name"),
+    ):
+        path = tmp_path / "train.texts.tsv"
+        path.write_text("id\tsrc_text\ttgt_text\n" + "".join(f"{name}\tgo\t[IN:GO ]\n" for name in ids))
+        with pytest.raises(ValueError, match=problem):
+            read_texts(path)

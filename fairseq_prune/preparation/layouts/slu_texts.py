@@ -48,12 +48,18 @@ def read_texts(path: Path) -> list[Text]:
     header, *lines = read_lines(path, "file (prep_slurp.py --text-only makes one)") or [""]
     if tuple(header.split("\t")) != Text._fields:
         raise ValueError(f"{path}, line 1: expected the columns {', '.join(Text._fields)}, found {header!r}")
-    texts = []
+    texts, first = [], {}
     for number, line in enumerate(lines, start=2):
-        fields = line.split("\t")
+        where, fields = f"{path}, line {number}", line.split("\t")
         if len(fields) != len(Text._fields) or not all(field.strip() for field in fields):
-            raise ValueError(f"{path}, line {number}: expected 3 texts with tabs between, found {line!r}")
-        texts.append(Text(*fields))
+            raise ValueError(f"{where}: expected 3 texts with tabs between, found {line!r}")
+        text = Text(*fields)
+        if "/" in text.id:
+            raise ValueError(f"{where}: id {text.id!r} cannot be the name of a file")
+        if text.id in first:
+            raise ValueError(f"{where}: the id {text.id} stands in line {first[text.id]} already")
+        first[text.id] = number
+        texts.append(text)
     if not texts:
         raise ValueError(f"{path}: expected a row an utterance, found no text")
     return texts
