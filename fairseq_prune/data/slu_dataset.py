@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fairseq_prune.data.augmentation import Augmentation
 from fairseq_prune.data.log_mel import log_mel
 from fairseq_prune.data.manifest import Utterance
-from fairseq_prune.data.speech_translation_dataset import SpeechTranslationDataset
+from fairseq_prune.data.utterance_dataset import TokenStream, UtteranceDataset
 from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
 
 
@@ -20,10 +20,10 @@ def collate_features(features: Sequence[Tensor]) -> dict[str, Tensor]:
     return {"src_tokens": pad_sequence(list(features), batch_first=True), "src_lengths": lengths}
 
 
-class SpokenLanguageDataset(SpeechTranslationDataset):
-    """The order, batches and augmentation of speech translation, with spectrograms and a forced prefix.
+class SpokenLanguageDataset(UtteranceDataset):
+    """Spectrograms with target tokens that follow a forced prefix.
 
-    Sizes are (samples, target tokens with eos) as there. The decoder's input begins with ``prefix``; the places of the
+    The decoder's input begins with ``prefix``; the places of the
     target where it only repeats the prefix are padding, on which no loss is computed.
 
     Args:
@@ -46,9 +46,9 @@ class SpokenLanguageDataset(SpeechTranslationDataset):
         training: bool = False,
         augmentation: Optional[Augmentation] = None,
     ):
-        super().__init__(
-            utterances, audio_folder, target=tokenizer, training=training, augmentation=augmentation
-        )
+        targets = [utterance.tgt_text for utterance in utterances]
+        streams = {"target": TokenStream.of(tokenizer, targets, with_eos=True)}
+        super().__init__(utterances, audio_folder, streams, training, augmentation)
         self.prefix, self.mel_bins = torch.tensor(prefix), mel_bins
 
     def __getitem__(self, index: int) -> dict:

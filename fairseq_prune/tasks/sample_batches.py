@@ -4,7 +4,7 @@ from fairseq.tasks import FairseqTask
 
 
 class SampleBatchesTask(FairseqTask):
-    """For datasets with ``fit_batches``, such as `SpeechTranslationDataset`."""
+    """For datasets with ``fit_batches``, such as `UtteranceDataset`."""
 
     def max_positions(self):
         """None: training is filtered when it is loaded, and evaluation must not skip anything."""
