@@ -7,17 +7,9 @@ import numpy as np
 import pandas as pd
 import sacrebleu
 
+from fairseq_prune.evaluation.bootstrap import interval, rate_interval, resample
 from fairseq_prune.evaluation.error_rates import word_error_rate
 from fairseq_prune.evaluation.normalizers import normalizer_of, text_normalizer
-
-DRAWS = 2000
-
-
-def bootstrap(errors: np.ndarray, words: np.ndarray, seed: int = 1) -> tuple[float, float]:
-    """The 95 % interval of 100 x sum(errors) / sum(words), both (utterances,), over draws of utterances."""
-    draws = np.random.default_rng(seed).integers(0, len(errors), (DRAWS, len(errors)))
-    rates = 100 * errors[draws].sum(1) / words[draws].sum(1)
-    return tuple(np.percentile(rates, (2.5, 97.5)))
 
 
 def processor() -> str:
@@ -45,8 +37,9 @@ def table(rows: pd.DataFrame, names: list[str], normalize) -> pd.DataFrame:
         errors, words = np.array(counts).T
         if name == names[0]:
             base = errors
-        low, high = bootstrap(errors, words)
-        difference = bootstrap(errors - base, words)
+        low, high = rate_interval(errors, words)
+        more, spoken = resample(np.stack([errors - base, words], axis=1)).T
+        difference = interval(100 * more / spoken)
         macs = found.encoder_macs.sum() / 1e9
         lengths = [
             len(text.split()) / max(len(reference.split()), 1)

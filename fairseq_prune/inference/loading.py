@@ -24,8 +24,7 @@ Audio = Union[str, PathLike, np.ndarray, torch.Tensor]
 
 SHORTEST_PIECE = 0.48  # seconds, below which there is no looking for a pause
 HOP = SAMPLE_RATE // 100  # what a transcript counts in
-# {task of the checkpoint: (what runs it, longest piece in seconds if the checkpoint says none)}; Whispers have a task of
-# their own
+# {task: (what runs it, longest piece in seconds where the checkpoint names none)}; Whispers have a task of their own
 PIPELINES = {"speech_translation": (Translator, 20.0), "audio_finetuning": (Recognizer, 30.0)}
 
 
