@@ -158,7 +158,7 @@ def test_bad_input_is_one_line(transcribe, folder, tmp_path):
         ("whisper.pt", (first, "--lm", "x.arpa"), "--lm: found with"),
         ("whisper.pt", (first, "--format", "doc"), "found 'doc', expected some of txt, tsv, srt, vtt, json"),
         ("whisper.pt", (first, "twin/0.wav", "--format", "srt", "--out", "o"), "0.srt: found"),
-        ("whisper.pt", (first, "--audio-context", "1 minute"), "audio_context"),
+        ("whisper.pt", (first, "--audio-context", "1 minute"), "audio"),
         ("whisper.pt", (first, "--model-overrides", "{'depth': 3}"), "depth"),
     ]
     for checkpoint, words, message in cases:

@@ -5,6 +5,7 @@ from speaking import END, SECONDS, TOKENIZER, noise, pipeline
 
 from fairseq_prune.inference.whisper.options import TranscriptionOptions
 from fairseq_prune.inference.whisper.windows import Listener, Window, compression_ratio
+from fairseq_prune.modules.frames import TokenPruning
 
 LENIENT = dict(compression_ratio_threshold=1e9, logprob_threshold=-1e9)  # no text fails
 
@@ -136,3 +137,18 @@ def test_windows_are_as_long_as_the_encoder():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TranscriptionOptions(**options)
+
+
+def test_a_pruned_encoder_is_heard_again_dense_and_its_frames_keep_their_times():
+    pruned, given = pipeline("clip+0.3", end=20), windows(1.1, 0.5, 0.8)
+    encoder = pruned.model.encoder
+    encoder.pruning, encoder.silence_stride = TokenPruning([0.5, 1.0]), 2
+    options = dict(word_timestamps=True, alignment_heads=((0, 0), (2, 1)))
+    for window, heard in zip(given, listener(pruned, **options).hear(given)):
+        [alone] = listener(pruned, **options).hear([window])
+        assert alone.tokens == heard.tokens and alone.starts == heard.starts
+        assert heard.starts[-1] <= window.seconds
+    one = listener(pruned, temperatures=(0.0,), logprob_threshold=0.0, no_speech_threshold=1.1)
+    whole = listener(pipeline(end=20)).hear(given)
+    assert [heard.tokens for heard in one.hear(given)] == [heard.tokens for heard in whole]
+    assert encoder.pruning.keep_ratios == [0.5, 1.0] and encoder.audio_context == "clip+0.3"
