@@ -10,18 +10,15 @@ FULL = {"audio_context": "30s", "silence_stride": 1, "keeps_silence": False}  # 
 
 def full_settings(encoder) -> dict[str, Any]:
     """The attributes with which an encoder hears everything and drops nothing."""
-    settings = {name: value for name, value in FULL.items() if hasattr(encoder, name)}
-    if hasattr(encoder, "pruning"):
-        settings["pruning"] = replace(encoder.pruning, keep_ratios=[1.0] * len(encoder.layers))
-    return settings
+    return {**FULL, "pruning": replace(encoder.pruning, keep_ratios=[1.0] * len(encoder.layers))}
 
 
 def hears_less(model) -> bool:
     """Whether the encoder hears less than a clip filled up with silence to its full length, or drops frames."""
     encoder = model.encoder
-    if hasattr(encoder, "pruning") and not encoder.pruning.keeps_all:
+    if not encoder.pruning.keeps_all:
         return True
-    return any(getattr(encoder, name, value) != value for name, value in FULL.items())
+    return any(getattr(encoder, name) != value for name, value in FULL.items())
 
 
 @contextmanager
