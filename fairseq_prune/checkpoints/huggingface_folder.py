@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.checkpoints.sizes import check_sizes
 from fairseq_prune.text.lines import read_text
 
 # in the order in which they are looked for; an index lists the file of each weight
@@ -23,14 +24,16 @@ def read_json(path: Path, what: str = "file") -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no JSON, or no object.
+        ValueError: it is no JSON, or no object, or the configuration of a model with sizes that none has.
     """
     try:
         content = json.loads(read_text(path, what))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: found a {type(content).__name__}, expected an object")
+    if path.name == "config.json":
+        check_sizes(content, path)
     return content
 
 

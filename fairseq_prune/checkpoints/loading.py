@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fairseq_prune import compat
 from fairseq_prune.checkpoints.integrity import check_records
+from fairseq_prune.checkpoints.sizes import check_sizes
 from fairseq_prune.checkpoints.sparse import STATE
 from fairseq_prune.errors import in_short, is_ours
 
@@ -74,12 +75,15 @@ def model_and_task_options(checkpoint, path):
         options of the model, options of the task: dicts.
 
     Raises:
-        ValueError: it holds no configuration.
+        ValueError: it holds no configuration, or one with sizes that no model has.
     """
     config = _as_dict(checkpoint.get("cfg") or checkpoint.get("args"), path)
-    if "model" in config:
-        return _as_dict(config["model"], path), _as_dict(config.get("task", {}), path)
-    return config, config
+    if "model" not in config:
+        check_sizes(config, path)
+        return config, config
+    model, task = _as_dict(config["model"], path), _as_dict(config.get("task", {}), path)
+    check_sizes(model, path)
+    return model, task
 
 
 def _as_dict(section, path):

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from reprlib import repr as short  # aliases of yaml unfold to gigabytes
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -54,14 +55,16 @@ class DataConfig:
             what = "no such file" if Path(folder).is_dir() else f"no such data directory: {folder}"
             raise FileNotFoundError(f"{path}: {what} (data_prep/prep_mustc.py makes one)")
         try:
-            content = yaml.safe_load(read_text(path))
-        except yaml.YAMLError as error:
+            content = yaml.load(read_text(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
             raise ValueError(f"{path}: not valid yaml: {' '.join(str(error).split())}") from None
         content = _mapping(path, "the file", content, {"audio_root", "sample_rate", "vocabularies"})
         if not isinstance(content.get("audio_root"), str):
-            raise ValueError(f"{path}: audio_root must be a path, found {content.get('audio_root')!r}")
+            raise ValueError(f"{path}: audio_root must be a path, found {short(content.get('audio_root'))}")
         if content.get("sample_rate", SAMPLE_RATE) != SAMPLE_RATE:
-            raise ValueError(f"{path}: sample_rate must be {SAMPLE_RATE}, found {content['sample_rate']!r}")
+            raise ValueError(
+                f"{path}: sample_rate must be {SAMPLE_RATE}, found {short(content['sample_rate'])}"
+            )
         vocabularies = _mapping(path, "vocabularies", content.get("vocabularies"), set(VOCABULARIES))
         if "target" not in vocabularies:
             raise ValueError(f"{path}: vocabularies needs a target")
@@ -70,7 +73,7 @@ class DataConfig:
             entry = _mapping(path, f"vocabularies.{name}", entry, {"sentencepiece", "dictionary"})
             if len(entry) < 2 or not all(isinstance(value, str) for value in entry.values()):
                 raise ValueError(
-                    f"{path}: vocabularies.{name} needs sentencepiece and dictionary, found {entry!r}"
+                    f"{path}: vocabularies.{name} needs sentencepiece and dictionary, found {short(entry)}"
                 )
             files[name] = VocabularyFiles(**entry)
         return cls(content["audio_root"], files, folder=Path(folder))
@@ -109,8 +112,10 @@ class DataConfig:
 
 def _mapping(path: Path, what: str, value: Any, known: set) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: {what} must map {', '.join(sorted(known))}, found {value!r}")
+        raise ValueError(f"{path}: {what} must map {', '.join(sorted(known))}, found {short(value)}")
     unknown = sorted(str(key) for key in value if key not in known)
     if unknown:
-        raise ValueError(f"{path}: {what}: unknown key {unknown[0]!r}, known are {', '.join(sorted(known))}")
+        raise ValueError(
+            f"{path}: {what}: unknown key {short(unknown[0])}, known are {', '.join(sorted(known))}"
+        )
     return value

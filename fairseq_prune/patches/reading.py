@@ -15,7 +15,6 @@ from fairseq.trainer import Trainer
 
 from fairseq_prune.checkpoints.integrity import check_records
 from fairseq_prune.checkpoints.loading import model_and_task_options, readable_errors
-from fairseq_prune.checkpoints.sizes import check_sizes
 from fairseq_prune.errors import in_short, is_ours
 
 
@@ -42,7 +41,7 @@ def _checked(load_checkpoint_to_cpu):
             check_records(path)
             state = load_checkpoint_to_cpu(path, *args, **options)
             if state.get("cfg") or state.get("args"):
-                check_sizes(model_and_task_options(state, path)[0], path)
+                model_and_task_options(state, path)  # checks sizes
         return state
 
     load.checks = True
