@@ -7,6 +7,8 @@ import codecs
 import collections
 import contextlib
 import dataclasses
+import functools
+import logging
 import operator
 import os
 import pickle
@@ -327,6 +329,7 @@ def _keep_last_batch(batch_by_size):
     """
 
     def keep_last_batch(indices, *args, **kwargs):
+        _tell_of_rounded_batches(kwargs.get("max_sentences"), kwargs.get("required_batch_size_multiple") or 1)
         indices = np.fromiter(indices, dtype=np.int64) if not isinstance(indices, np.ndarray) else indices
         batches = batch_by_size(indices, *args, **kwargs) if len(indices) else []
         batched = sum(len(batch) for batch in batches)
@@ -334,6 +337,16 @@ def _keep_last_batch(batch_by_size):
 
     keep_last_batch.keeps_last_batch = True
     return keep_last_batch
+
+
+@functools.cache
+def _tell_of_rounded_batches(size, multiple):
+    """fairseq rounds --batch-size down without a word."""
+    if size and size > multiple and size % multiple:
+        logging.getLogger(__name__).warning(
+            f"--batch-size {size}: batches have {size // multiple * multiple} at most, a multiple of"
+            f" --required-batch-size-multiple {multiple}; with --required-batch-size-multiple 1 they have {size}"
+        )
 
 
 def _mend_gradient_of_gelu(gelu):

@@ -144,6 +144,54 @@ def plan_for_time(hubert, waveforms, plan, budget):
     )
 
 
+def choose_by_loss(translator, dev, split, planned, macs_of, batch_size):
+    """The schedule of least loss on a split among the planned one and constant ratios of its MACs; prints a table.
+
+    Args:
+        dev: utterances of the split and their waveforms.
+        planned: keep ratios by layer.
+        macs_of: keep ratios by layer -> share of the encoder's MACs.
+    """
+    layers, budget = len(planned), macs_of(planned)
+    schedules = {"least attention lost": planned}
+    for first in range(1, layers + 1):
+        ratios = constant_ratios(layers, first, macs_of, budget)
+        if ratios:
+            schedules[f"constant from layer {first}"] = ratios
+    found = {
+        name: loss_on(translator, *dev, ratios, batch_size)
+        for name, ratios in tqdm(schedules.items(), desc="dev loss", unit="schedule")
+    }
+    unpruned = loss_on(translator, *dev, [1.0] * layers, batch_size)
+    rows = [("no pruning", 1.0, unpruned)]
+    rows += [(name, macs_of(schedules[name]), found[name]) for name in sorted(found, key=found.get)]
+    print(
+        table(
+            [
+                {"schedule": name, "MACs": f"{share:.3f}", f"loss on {split}": f"{loss:.4f}"}
+                for name, share, loss in rows
+            ]
+        )
+    )
+    return schedules[min(found, key=found.get)]
+
+
+def print_schedule(ratios, losses):
+    """A row a layer: its keep ratio, the frames that are left, and the attention that goes with the others."""
+    kept = np.cumprod(ratios)
+    nearest = [int((SHARES - share).abs().argmin()) for share in kept]
+    rows = [
+        {
+            "layer": str(i + 1),
+            "keep ratio": f"{ratio:g}",
+            "frames left": f"{100 * kept[i]:.1f} %",
+            "attention lost": f"{100 * losses[i, nearest[i]]:.2f} %",
+        }
+        for i, ratio in enumerate(ratios)
+    ]
+    print(table(rows))
+
+
 def main(args):
     check_keep_ratio(args.least_ratio, "--least-ratio")
     hubert, translator = load(args.checkpoint)
@@ -159,7 +207,6 @@ def main(args):
         for waveform in tqdm(waveforms, desc="calibrating", unit="utterance")
     ]
     losses, costs = torch.stack(losses).mean(0), layer_costs(hubert, samples, SHARES)
-
     dense = encoder_macs(hubert, samples, [1.0] * layers)
 
     def macs_of(ratios):
@@ -169,47 +216,11 @@ def main(args):
     def plan(budget):
         return plan_keep_ratios(losses, costs, SHARES, macs_of, budget, args.least_ratio)
 
-    best = (
-        plan_for_time(hubert, waveforms, plan, args.budget_ms) if args.budget_ms else plan(args.budget_macs)
-    )
+    in_time = args.budget_ms
+    best = plan_for_time(hubert, waveforms, plan, in_time) if in_time else plan(args.budget_macs)
     if dev:
-        budget = macs_of(best)
-        rivals = {
-            f"constant from layer {i}": constant_ratios(layers, i, macs_of, budget)
-            for i in range(1, layers + 1)
-        }
-        schedules = {
-            "least attention lost": best,
-            **{name: ratios for name, ratios in rivals.items() if ratios},
-        }
-        found = {
-            name: loss_on(translator, *dev, ratios, args.batch_size)
-            for name, ratios in tqdm(schedules.items(), desc="dev loss", unit="schedule")
-        }
-        unpruned = loss_on(translator, *dev, [1.0] * layers, args.batch_size)
-        rows = [{"schedule": "no pruning", "MACs": "1.000", f"loss on {args.dev_split}": f"{unpruned:.4f}"}]
-        for name in sorted(found, key=found.get):
-            share = macs_of(schedules[name])
-            rows.append(
-                {"schedule": name, "MACs": f"{share:.3f}", f"loss on {args.dev_split}": f"{found[name]:.4f}"}
-            )
-        print(table(rows))
-        best = schedules[min(found, key=found.get)]
-    kept = np.cumprod(best)
-    nearest = [int((SHARES - share).abs().argmin()) for share in kept]
-    print(
-        table(
-            [
-                {
-                    "layer": str(i + 1),
-                    "keep ratio": f"{best[i]:g}",
-                    "frames left": f"{100 * kept[i]:.1f} %",
-                    "attention lost": f"{100 * losses[i, nearest[i]]:.2f} %",
-                }
-                for i in range(layers)
-            ]
-        )
-    )
+        best = choose_by_loss(translator, dev, args.dev_split, best, macs_of, args.batch_size)
+    print_schedule(best, losses)
     print(f"MACs of the encoder: {macs_of(best):.3f} of those without pruning")
     options = f"--token-keep-ratios {','.join(f'{ratio:g}' for ratio in best)}"
     # the plan is one for attention received

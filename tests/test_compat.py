@@ -303,3 +303,15 @@ def test_the_gradient_of_gelu_does_not_depend_on_the_order_in_memory(turned):
         (y.transpose(1, 2) if turned == "output" else y).backward(direction)
         gradients.append(x.grad.double())
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "size, multiple, told", [(12, 8, True), (16, 8, False), (6, 8, False), (12, 1, False)]
+)
+def test_a_batch_size_that_fairseq_rounds_down_is_told(size, multiple, told, caplog):
+    compat._tell_of_rounded_batches.cache_clear()
+    batches = data_utils.batch_by_size(
+        np.arange(40), lambda i: 1, max_sentences=size, required_batch_size_multiple=multiple
+    )
+    assert max(map(len, batches)) == (8 if told else size)
+    assert (f"--batch-size {size}: batches have 8 at most" in caplog.text) is told

@@ -1,5 +1,7 @@
 """Building what a benchmark measures: our models and checkpoints, and those of others."""
 
+import logging
+import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -32,6 +34,8 @@ from fairseq_prune.modules.deltalm.model import DeltaLMEncoderLayer
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 from fairseq_prune.pruning.schedules import layer_keep_ratios
+
+logger = logging.getLogger(__name__)
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -106,10 +110,24 @@ def convert_(module: nn.Module, dtype: str) -> None:
     """
     if dtype not in DTYPES:
         raise ValueError(f"found dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if dtype == "bfloat16" and next(module.parameters()).device.type == "cpu" and not has_bfloat16():
+        logger.warning(
+            "bfloat16: this processor has no instructions for it, and is slower with it than in float32"
+        )
     if dtype in TORCH_DTYPES:
         module.to(TORCH_DTYPES[dtype])
     elif dtype == "int8":
         torch.ao.quantization.quantize_dynamic(module, _quantisable(module), dtype=torch.qint8, inplace=True)
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies in bfloat16, as far as the installed torch can tell."""
+    known = [
+        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    ]
+    if platform.machine() in ("x86_64", "AMD64") and all(known):
+        return any(is_supported() for is_supported in known)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _quantisable(module: nn.Module) -> set[str]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from fairseq_prune.benchmarks import entries
 from fairseq_prune.benchmarks.baselines import PlainTokenPruning
 from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
 from fairseq_prune.benchmarks.entries import convert_, set_pruning
@@ -159,3 +160,17 @@ def test_an_entry_says_what_it_is():
 def test_an_entry_that_cannot_be_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         Spec.parse(text)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_on_a_processor_without_it_is_told(has, monkeypatch, caplog):
+    monkeypatch.setattr(entries, "has_bfloat16", lambda: has)
+    convert_(nn.Linear(2, 2), "bfloat16")
+    assert ("bfloat16: this processor has no instructions for it" in caplog.text) is not has
+    caplog.clear()
+    convert_(nn.Linear(2, 2), "float32")
+    assert not caplog.text
+
+
+def test_what_the_processor_has_can_be_asked():
+    assert entries.has_bfloat16() in (True, False)

@@ -4,7 +4,7 @@ fairseq's checkpoints may be pretrained or fine-tuned with CTC.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,30 @@ KNOWN_KEY = re.compile(
     r"\.(weight|bias|weight_g|weight_v|running_mean|running_var|num_batches_tracked)"
     r"|relative_position\.(table\.weight|layers\.\d+\.(linear\.(weight|bias)|scale|heads))"
 )
-# what pretraining needs, by model; dropped
-PRETRAINING_HEAD = {
-    "hubert": re.compile(r"label_embs_concat|(final_proj|target_glu\.0)\.(weight|bias)"),
-    "wav2vec2": re.compile(
-        r"quantizer\.(vars|weight_proj(\.\d+)*\.(weight|bias))|(project_q|final_proj|target_glu\.0)\.(weight|bias)"
+
+
+@dataclass(frozen=True)
+class EncoderFamily:
+    """A model of fairseq whose encoder is one of HuBERT's kind.
+
+    head: weights that pretraining alone needs; they are dropped.
+    fixed: options that would change the encoder, and HuBERT does not have: {option: what HuBERT does}.
+    """
+
+    head: re.Pattern
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+
+# by the name of the model; another family is another row
+FAMILIES = {
+    "hubert": EncoderFamily(re.compile(r"label_embs_concat|(final_proj|target_glu\.0)\.(weight|bias)")),
+    "wav2vec2": EncoderFamily(
+        re.compile(
+            r"quantizer\.(vars|weight_proj(\.\d+)*\.(weight|bias))|(project_q|final_proj|target_glu\.0)\.(weight|bias)"
+        ),
+        {"quantize_input": False, "pos_conv_depth": 1, "crop_seq_to_multiple": 1},
     ),
 }
-# options of fairseq's Wav2Vec2Model that would change the encoder, and HuBERT has not: {option: what HuBERT does}
-FIXED_WAV2VEC2 = {"quantize_input": False, "pos_conv_depth": 1, "crop_seq_to_multiple": 1}
 CTC_HEAD = re.compile(r"w2v_encoder\.proj\.(weight|bias)|magnitude_pruning")  # dropped, with PARP's state
 CTC_PREFIX = "w2v_encoder.w2v_model."
 
@@ -109,16 +124,16 @@ def _read_fairseq(path):
         if any(key.startswith("gates.") for key in weights):
             raise ValueError(f"{path}: still has gates, expected what scripts/compress_hubert.py makes of it")
         return config, config.pop("normalize"), weights
-    if name not in PRETRAINING_HEAD:
-        known = ", ".join((*PRETRAINING_HEAD, *OUR_MODELS))
+    if name not in FAMILIES:
+        known = ", ".join((*FAMILIES, *OUR_MODELS))
         raise ValueError(
             f"{path}: a checkpoint of model {name!r}, expected one of {known}, or with CTC on top"
         )
-    if name == "wav2vec2":
-        for option, fixed in FIXED_WAV2VEC2.items():
-            if model.get(option, fixed) != fixed:
-                raise ValueError(f"{path}: {option} is {model[option]!r}, but fairseq's HuBERT has {fixed!r}")
-    weights = {key: value for key, value in weights.items() if not PRETRAINING_HEAD[name].fullmatch(key)}
+    family = FAMILIES[name]
+    for option, fixed in family.fixed.items():
+        if model.get(option, fixed) != fixed:
+            raise ValueError(f"{path}: {option} is {model[option]!r}, but fairseq's HuBERT has {fixed!r}")
+    weights = {key: value for key, value in weights.items() if not family.head.fullmatch(key)}
     return model, normalize, weights
 
 

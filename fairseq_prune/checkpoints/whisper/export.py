@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fairseq_prune.checkpoints.extras import import_extra, quiet
 from fairseq_prune.checkpoints.formats import export_format
+from fairseq_prune.checkpoints.whisper.runtime import frames_heard
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
 from fairseq_prune.text.byte_level_bpe import TIMESTAMP
 
@@ -38,11 +39,12 @@ def export_huggingface(model, task, out: Path, options=None) -> None:
         ValueError: transformers is missing, or computes something else from the folder.
     """
     transformers = import_extra("transformers", "ctranslate2")
-    if model.encoder.audio_context == "clip":
+    context = model.encoder.audio_context
+    if context != "30s":
         logger.warning(
-            "the model has learned to hear a clip alone (--audio-context clip); transformers and faster-whisper fill it"
-            " up with silence to 30 s, and may write other texts than fairseq-generate does; --format onnx hears the"
-            " clip alone, and so does ctranslate2.models.Whisper, given features of the clip's length"
+            f"the model has learned to hear less than 30 s (--audio-context {context}); transformers and faster-whisper"
+            " fill a clip up with silence to 30 s, and may write other texts than fairseq-generate does; --format onnx"
+            " hears what the model hears, and so does ctranslate2.models.Whisper, given features of that length"
         )
     transformers.utils.logging.disable_progress_bar()
     out.mkdir(parents=True)
@@ -80,10 +82,9 @@ def export_ctranslate2(model, task, out: Path, options) -> None:
             converter.convert(str(out), quantization="int8" if int8 else "float32")
     theirs = ctranslate2.models.Whisper(str(out), compute_type="int8" if int8 else "float32")
     features = _silenced_noise(model)
-    if model.encoder.audio_context == "clip":
-        features = features[
-            :, : features.size(1) // 6
-        ]  # CTranslate2 takes a clip alone, as the model has learned it
+    # CTranslate2 takes as many frames as the model has learned to hear
+    most = features.size(1)
+    features = features[:, : frames_heard(model.encoder.audio_context, most // 6, most)]
     found = theirs.generate(
         ctranslate2.StorageView.from_array(features.transpose(1, 2).contiguous().numpy()),
         [task.prefix],

@@ -16,6 +16,19 @@ WINDOW, HOP = 400, 160  # samples: 25 and 10 ms
 SILENCE_BELOW_MAXIMUM, LOWEST_FEATURE = 2.0, -1.5  # as in modules/whisper.py
 
 
+def frames_heard(audio_context: str, frames: int, most: int) -> int:
+    """Mel frames that the encoder hears of a clip of ``frames``: those, and the silence that the context adds.
+
+    Args:
+        audio_context: "30s", "clip", or "clip+N" with N seconds of silence after the clip.
+        most: frames of the whole context.
+    """
+    if audio_context == "30s":
+        return most
+    seconds = float(audio_context.partition("+")[2] or 0)
+    return min(frames + round(seconds * 16000 / HOP), most)
+
+
 class OnnxWhisper:
     """A Whisper in ONNX Runtime that generates greedily, a clip at a time.
 
@@ -72,10 +85,9 @@ class OnnxWhisper:
     def encode(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """What the decoder needs of a clip's features (mel frames, mel bins)."""
         features = np.asarray(features)
-        if self.config["audio_context"] == "30s":
-            silence = max(features.max() - SILENCE_BELOW_MAXIMUM, LOWEST_FEATURE)
-            missing = self.config["mel_frames"] - len(features)
-            features = np.pad(features, ((0, missing), (0, 0)), constant_values=silence)
+        heard = frames_heard(self.config["audio_context"], len(features), self.config["mel_frames"])
+        silence = max(features.max() - SILENCE_BELOW_MAXIMUM, LOWEST_FEATURE)
+        features = np.pad(features, ((0, heard - len(features)), (0, 0)), constant_values=silence)
         keys, values = self.encoder.run(None, {"features": features[None]})
         return {"memory_keys": keys, "memory_values": values}
 

@@ -136,6 +136,28 @@ def logits_of(runner, features, tokens):
     return np.stack(found)
 
 
+@pytest.mark.parametrize(
+    ("context", "heard"),
+    [("30s", 3000), ("clip", 500), ("clip+1.5", 650), ("clip+4", 900), ("clip+40", 3000)],
+)
+def test_what_the_encoder_hears_of_a_clip_of_5_seconds(context, heard):
+    assert runtime.frames_heard(context, 500, 3000) == heard
+
+
+def test_onnx_hears_the_silence_of_the_context(exported, tmp_path):
+    """The context's 0.3 s of silence, and as much silence in the clip's own features, are the same."""
+    _, _, folder = exported
+    shutil.copytree(folder, tmp_path / "short")
+    content = json.loads((folder / "config.json").read_text())
+    clip = log_mel(waveform(16_000)).numpy()
+    longer = np.pad(clip, ((0, 30), (0, 0)), constant_values=max(clip.max() - 2.0, -1.5))
+    found = {}
+    for context, features in {"clip+0.3": clip, "clip": longer}.items():
+        (tmp_path / "short/config.json").write_text(json.dumps({**content, "audio_context": context}))
+        found[context] = runtime.OnnxWhisper(tmp_path / "short").encode(features)["memory_keys"]
+    np.testing.assert_array_equal(found["clip+0.3"], found["clip"])
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("int8", "tolerance"), [(False, 1e-4), (True, 0.1)])
 def test_onnx_at_the_clips_length_gives_the_models_logits(short, exported, int8, tolerance):
@@ -207,10 +229,7 @@ def test_a_library_that_computes_otherwise_is_an_error(tmp_path, tokenizer, monk
 
 def test_that_other_libraries_hear_more_than_the_clip_is_told(tmp_path, tokenizer, caplog):
     export.export_huggingface(build(tokenizer, audio_context="clip"), task_of(tokenizer), tmp_path / "hf")
-    assert (
-        "fill it up with silence to 30 s" in caplog.text
-        and "--format onnx hears the clip alone" in caplog.text
-    )
+    assert "with silence to 30 s" in caplog.text and "hears what the model hears" in caplog.text
 
 
 def undecided(tokenizer, **options):
