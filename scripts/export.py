@@ -10,7 +10,7 @@ leaves nothing.
 
 from pathlib import Path
 
-from _cli import PlainParser, complete, run
+from _cli import PlainParser, complete, overrides, run
 from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.formats import formats_of
@@ -19,7 +19,7 @@ from fairseq_prune.checkpoints.loading import load_fairseq_state
 
 def main(args):
     with complete(args.out, args.overwrite) as written:
-        state = load_fairseq_state(args.checkpoint)
+        state = load_fairseq_state(args.checkpoint, args.model_overrides)
         try:
             formats = formats_of(state["cfg"].model._name)
         except ValueError as error:
@@ -47,6 +47,12 @@ if __name__ == "__main__":
         "--int8",
         action="store_true",
         help="weights in 8 bits, for the formats that know it (onnx, ctranslate2)",
+    )
+    add(
+        "--model-overrides",
+        type=overrides,
+        default={},
+        help="options of the checkpoint to change: \"{'token_keep_ratio': 1.0}\"",
     )
     add("--overwrite", action="store_true", help="replace what is there")
     run(main, parser)

@@ -7,6 +7,7 @@ ONNX export (`checkpoints.whisper.onnx`) knows the clip's own length.
 import json
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def export_huggingface(model, task, out: Path, options=None) -> None:
             " fill a clip up with silence to 30 s, and may write other texts than fairseq-generate does; --format onnx"
             " hears what the model hears, and so does ctranslate2.models.Whisper, given features of that length"
         )
+    if not model.encoder.pruning.keeps_all:
+        logger.warning("the format holds no token pruning: other libraries let all frames go on")
     transformers.utils.logging.disable_progress_bar()
     out.mkdir(parents=True)
     theirs = transformers.WhisperForConditionalGeneration(_config(transformers, model, task)).eval()
@@ -243,8 +246,13 @@ def _silenced_noise(model) -> Tensor:
 
 
 def _encode(model, features: Tensor) -> dict[str, Any]:
-    """The encoder's output where every frame is seen, as other libraries have it."""
-    return model.encoder(features, torch.tensor([features.size(1)]))
+    """The encoder's output where every frame is seen and goes on, as other libraries have it."""
+    encoder, before = model.encoder, model.encoder.pruning
+    encoder.pruning = replace(before, keep_ratios=[1.0] * len(before.keep_ratios))
+    try:
+        return encoder(features, torch.tensor([features.size(1)]), audio_context="clip")
+    finally:
+        encoder.pruning = before
 
 
 @torch.no_grad()

@@ -80,8 +80,14 @@ def export_onnx(model, task, out: Path, options) -> None:
         options: of scripts/export.py; ``int8`` stores the weights of linear layers and embeddings in 8 bits.
 
     Raises:
-        ValueError: onnx or onnxruntime is missing, or gives other logits than the model.
+        ValueError: the encoder drops frames; onnx or onnxruntime is missing, or gives other logits than the model.
     """
+    encoder = model.encoder
+    if not encoder.pruning.keeps_all or encoder.silence_stride > 1:
+        raise ValueError(
+            "the format holds no token pruning and takes all frames of silence, as with --token-keep-ratio 1.0 and"
+            " --silence-stride 1: give --model-overrides \"{'token_keep_ratio': 1.0, 'silence_stride': 1}\""
+        )
     import_extra("onnx", "onnx")
     import_extra("onnxscript", "onnx")
     import_extra("onnxruntime", "onnx")

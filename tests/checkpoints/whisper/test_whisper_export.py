@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -257,3 +258,24 @@ def test_ctranslate2_takes_a_model_that_hears_the_clip_alone(tmp_path, tokenizer
     model = undecided(tokenizer, audio_context="clip")
     export.export_ctranslate2(model, task_of(tokenizer), tmp_path / "ct2", SimpleNamespace(int8=False))
     assert (tmp_path / "ct2/model.bin").is_file()
+
+
+def pruned(tokenizer, **options):
+    model = build(tokenizer, **options)
+    model.encoder.pruning = replace(
+        model.encoder.pruning, keep_ratios=[0.5] * len(model.encoder.layers), warmup_updates=0
+    )
+    return model
+
+
+def test_the_weights_of_a_model_that_drops_frames_are_written_and_that_is_told(tmp_path, tokenizer, caplog):
+    model = pruned(tokenizer, audio_context="clip+0.2", encoder_layers=2)
+    export.export_huggingface(model, task_of(tokenizer), tmp_path / "hf")
+    assert "holds no token pruning" in caplog.text and "--audio-context clip+0.2" in caplog.text
+    assert model.encoder.pruning.keep_ratios == [0.5] * 2
+
+
+def test_onnx_holds_no_model_that_drops_frames(tmp_path, tokenizer):
+    with pytest.raises(ValueError, match="holds no token pruning .* --token-keep-ratio 1.0"):
+        onnx.export_onnx(pruned(tokenizer), task_of(tokenizer), tmp_path / "x", SimpleNamespace(int8=False))
+    assert not (tmp_path / "x").exists()
