@@ -2,12 +2,10 @@
 
 from typing import Optional
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fairseq_prune.modules import onednn
-from fairseq_prune.pruning.attention import attention_and_received, attention_bias
+from fairseq_prune.pruning.attention import scored_attention
 
 
 def self_attention(
@@ -40,7 +38,6 @@ def self_attention(
         onednn.linear(projection, x).view(batch, frames, heads, -1).transpose(1, 2)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    received = None
     if (
         (scored or frames >= onednn.ATTENTION_FRAMES)
         and position_bias is None
@@ -51,19 +48,6 @@ def self_attention(
         by_frame = (states.transpose(1, 2) for states in (query, key, value))
         out, received = onednn.attention(*by_frame, lengths, sizes, scored)
         return onednn.linear(attention.out_proj, out), received, key
-    if scored and not dropout and not (torch.is_grad_enabled() and query.requires_grad):
-        out, received = attention_and_received(
-            query, key, value, padding_mask, bias=position_bias, sizes=sizes
-        )
-    else:
-        bias = attention_bias(padding_mask, sizes, query.dtype)
-        if position_bias is not None:
-            bias = position_bias if bias is None else position_bias + bias
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-        if scored:
-            with torch.no_grad():
-                _, received = attention_and_received(
-                    query, key, padding_mask=padding_mask, bias=position_bias, sizes=sizes
-                )
+    out, received = scored_attention(query, key, value, padding_mask, sizes, scored, position_bias, dropout)
     out = onednn.linear(attention.out_proj, out.transpose(1, 2).reshape(batch, frames, -1))
     return out, received, key

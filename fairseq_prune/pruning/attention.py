@@ -5,6 +5,7 @@ from typing import Optional
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # rows of the softmax that are held at once when attention is scored, on the CPU: they stay in its cache
 QUERY_BLOCK = 128
@@ -102,3 +103,42 @@ def _attention_and_received(
         if value is not None:
             outputs.append(attention.to(value.dtype) @ value)
     return torch.cat(outputs, dim=2) if outputs else None, received
+
+
+def scored_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    padding_mask: Optional[Tensor] = None,
+    sizes: Optional[Tensor] = None,
+    scored: bool = False,
+    bias: Optional[Tensor] = None,
+    dropout: float = 0.0,
+) -> tuple[Tensor, Optional[Tensor]]:
+    """Softmax attention, without an attention matrix where none is needed, and the attention received if ``scored``.
+
+    Gradients do not flow through the scores.
+
+    Args:
+        query, key, value: (batch, heads, frames, head_dim), not scaled.
+        padding_mask: (batch, frames), True on padding, or None.
+        sizes: (batch, frames), how many frames each merged one stands for, or None.
+        bias: (batch, heads, frames, frames), added to the logits.
+        dropout: of the attention weights; 0 in evaluation.
+
+    Returns:
+        (batch, heads, frames, head_dim); (batch, frames) as of `attention_and_received`, or None.
+    """
+    if scored and not dropout and not (torch.is_grad_enabled() and query.requires_grad):
+        return attention_and_received(query, key, value, padding_mask, bias=bias, sizes=sizes)
+    mask = attention_bias(padding_mask, sizes, query.dtype)
+    if bias is not None:
+        mask = bias if mask is None else bias + mask
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+    received = None
+    if scored:
+        with torch.no_grad():
+            _, received = attention_and_received(
+                query, key, padding_mask=padding_mask, bias=bias, sizes=sizes
+            )
+    return out, received
