@@ -22,7 +22,6 @@ PAD = "<|startoflm|>"
 UNKNOWN = "<|startofprev|>"
 SPACE = "\u0120"
 LANGUAGE = re.compile(r"<\|[a-z]{2,3}\|>")
-TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 TIMESTAMPS = [f"<|{hundredths / 50:.2f}|>" for hundredths in range(1501)]  # seconds, in steps of 0.02
 
 

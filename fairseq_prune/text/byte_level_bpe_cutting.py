@@ -1,6 +1,7 @@
 """Cutting a `tokenizer.json` of byte-pair encoding (the library tokenizers; Whisper has one)."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from tokenizers import AddedToken
 from tokenizers.pre_tokenizers import ByteLevel
 
 from fairseq_prune.pruning.vocabulary import Subwords, VocabularyCut, bpe_parts, prune_merges
-from fairseq_prune.text.byte_level_bpe import TIMESTAMP
 from fairseq_prune.text.tokenizer_json import build_tokenizer, read_description
+
+TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")  # Whisper has one each 20 ms
 
 
 class CuttableBPE:

@@ -18,7 +18,7 @@ from fairseq_prune.checkpoints.extras import import_extra, quiet
 from fairseq_prune.checkpoints.formats import export_format
 from fairseq_prune.checkpoints.whisper.runtime import frames_heard
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
-from fairseq_prune.text.byte_level_bpe import TIMESTAMP
+from fairseq_prune.text.byte_level_bpe_cutting import TIMESTAMP
 
 logger = logging.getLogger(__name__)
 
