@@ -56,6 +56,7 @@ VERBS = {
     "export": Verb("write a model for another library", "scripts/export.py"),
     "import": Verb("make a checkpoint of another library's Whisper", "scripts/import_whisper.py"),
     "bench": Verb("measure speed, memory and size", "scripts/benchmark.py"),
+    "check-gpu": Verb("check a GPU, and measure speed and memory on it", "scripts/gpu_check.py"),
     "score": Verb("scores of spoken language understanding", "scripts/score_slu.py"),
     "info": Verb("what a file is, and what can be done with it", function="fairseq_prune.cli.info:main"),
     "options": Verb(

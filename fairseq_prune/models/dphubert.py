@@ -65,6 +65,9 @@ class DPHubertConfig(FairseqDataclass):
     attention_dropout: float = option(0.1, "dropout of its attention weights")
     activation_dropout: float = option(0.0, "dropout inside its feed-forward blocks")
     input_dropout: float = option(0.1, "dropout of the features that enter its transformer")
+    checkpoint_activations: bool = option(
+        False, "compute the student's activations again in the backward pass, to save GPU memory"
+    )
 
 
 def parse_gating(text: str) -> Optional[Gating]:
@@ -166,6 +169,7 @@ class DPHubert(BaseFairseqModel):
             dropout_input=cfg.input_dropout,
             encoder_layerdrop=0.0,
         )
+        student.checkpoint_activations = cfg.checkpoint_activations
         if start is not None:
             load_encoder(student, start, cfg.student_path or cfg.teacher_path)
         teacher_model, teacher_dim = None, cfg.teacher_dim

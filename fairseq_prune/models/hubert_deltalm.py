@@ -66,6 +66,7 @@ def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
         mask_channel_length=cfg.mask_channel_length,
         feature_grad_mult=0.0 if extractor_is_frozen(cfg) else 1.0,
     )
+    hubert.checkpoint_activations = cfg.hubert_checkpoint_activations
     if checkpoint is not None:
         load_state_dict_strictly(hubert, checkpoint.state_dict, cfg.hubert_path)
     return hubert, json.dumps(architecture)

@@ -49,6 +49,9 @@ class HubertDeltaLMConfig(TokenPruningConfig):
         0.0,
         "probability of leaving out a HuBERT layer in training, with its pruning",
     )
+    hubert_checkpoint_activations: bool = option(
+        False, "compute HuBERT's activations again in the backward pass, to save GPU memory"
+    )
     mask_prob: float = option(0.0, "share of frames masked in training, in spans (SpecAugment on features)")
     mask_length: int = option(10, "length of a masked span, in frames")
     mask_channel_prob: float = option(0.0, "share of feature channels masked in training, in spans")

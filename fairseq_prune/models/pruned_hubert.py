@@ -45,6 +45,9 @@ class PrunedHubertConfig(FairseqDataclass):
     feature_grad_mult: float = option(
         REGULARISATION["feature_grad_mult"], "factor of the extractor's gradients; 0: it is not trained"
     )
+    checkpoint_activations: bool = option(
+        False, "compute activations again in the backward pass, to save GPU memory"
+    )
     mask_prob: float = option(REGULARISATION["mask_prob"], "share of frames masked in training, in spans")
     mask_length: int = option(REGULARISATION["mask_length"], "length of a masked span, in frames")
     mask_channel_prob: float = option(
@@ -80,6 +83,7 @@ class PrunedHubert(TokenPrunedHubert):
             kind=cls,
             **{name: cfg[name] for name in REGULARISATION},
         )
+        model.checkpoint_activations = cfg.checkpoint_activations
         if checkpoint is not None:
             load_state_dict_strictly(model, checkpoint.state_dict, cfg.hubert_path)
         keep_in_checkpoint(

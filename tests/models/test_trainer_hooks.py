@@ -16,11 +16,13 @@ from torch import nn
 
 from fairseq_prune.criterions.distill_prune import DistillPruneCriterion
 from fairseq_prune.models.dphubert import DPHubert
+from fairseq_prune.models.magnitude_pruning import MagnitudePruned
 from fairseq_prune.models.trainer_hooks import check_frozen, leave_frozen, shape_average
 from fairseq_prune.modules.hubert.architecture import architecture_of, build_encoder
 from fairseq_prune.modules.hubert.gated import Gating
 from fairseq_prune.modules.taking_part import take_part
 from fairseq_prune.pruning.distillation import LayerMaps
+from fairseq_prune.pruning.parp import MagnitudePruner, PruningPlan
 
 
 def student(gated=True, **shapes):
@@ -71,6 +73,24 @@ def test_a_model_that_has_run_is_averaged(name, fp32):
         expected = before[key] + 0.5 if key in parameters else before[key]
         torch.testing.assert_close(value, expected, msg=lambda found, key=key: f"{key}: {found}")
     run(average.get_model())
+
+
+class Pruned(MagnitudePruned, nn.Linear):
+    pass
+
+
+def test_an_average_is_as_sparse_as_its_model_and_does_not_ask_for_the_state_of_pruning(monkeypatch):
+    model = Pruned(8, 8)
+    model.pruner = MagnitudePruner({"weight": model.weight}, PruningPlan("parp", 0.5, interval=4, end=8))
+    model.pruner.after_update(0)
+    average = average_of(model)
+    model.pruner.before_update()
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    # it indexes by mask, a wait for the device for each parameter
+    monkeypatch.setattr(MagnitudePruner, "state_dict", lambda self: pytest.fail("the state was asked for"))
+    average.step(model, 1)
+    assert int((average.get_model().weight == 0).sum()) == 32
 
 
 def test_the_average_of_a_student_shares_its_teacher():

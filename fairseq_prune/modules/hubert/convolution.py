@@ -1,6 +1,7 @@
 """Convolutions on padded batches: what an utterance becomes does not depend on its padding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Optional
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.hubert import extractor
+from fairseq_prune.modules.recomputing import run
 from fairseq_prune.pruning.tokens import padding_mask_of
 
 
@@ -61,7 +63,10 @@ def normalize_waveform(waveform: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def extract_conv_features(
-    conv_layers: nn.ModuleList, waveform: Tensor, lengths: Optional[Sequence[int]]
+    conv_layers: nn.ModuleList,
+    waveform: Tensor,
+    lengths: Optional[Sequence[int]],
+    runner: Callable[..., Tensor] = run,
 ) -> Tensor:
     """fairseq's ``ConvFeatureExtractionModel.forward`` with statistics over valid samples only.
 
@@ -72,6 +77,7 @@ def extract_conv_features(
         conv_layers: of fairseq's extractor.
         waveform: (batch, samples).
         lengths: valid samples of each utterance; None includes the padding, as fairseq does.
+        runner: of each block: `recomputing.run` or `recomputing.recompute`.
 
     Returns:
         (batch, channels, frames).
@@ -86,14 +92,19 @@ def extract_conv_features(
         return extractor.extract(conv_layers, waveform, lengths, frames).transpose(1, 2)
     x = waveform.unsqueeze(1)
     for block in conv_layers:
-        if lengths is None:
-            x = block(x)
-            continue
-        for module in block:
-            x = _masked_group_norm(module, x, lengths) if isinstance(module, Fp32GroupNorm) else module(x)
-            if isinstance(module, nn.Conv1d):
-                kernel_stride = [(module.kernel_size[0], module.stride[0])]
-                lengths = [conv_output_length(n, kernel_stride) for n in lengths]
+        if lengths is not None:  # of the first module, the convolution
+            kernel_stride = [(block[0].kernel_size[0], block[0].stride[0])]
+            lengths = [conv_output_length(n, kernel_stride) for n in lengths]
+        x = runner(partial(_run_block, block, lengths), x)
+    return x
+
+
+def _run_block(block: nn.Sequential, lengths: Optional[list[int]], x: Tensor) -> Tensor:
+    """``lengths``: valid steps after the convolution; None: all."""
+    if lengths is None:
+        return block(x)
+    for module in block:
+        x = _masked_group_norm(module, x, lengths) if isinstance(module, Fp32GroupNorm) else module(x)
     return x
 
 

@@ -1,6 +1,8 @@
 """HuBERT with token pruning, around fairseq's `HubertModel`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Optional
 
@@ -26,6 +28,7 @@ from fairseq_prune.modules.hubert.convolution import (
 from fairseq_prune.modules.hubert.relative_position import GatedRelativePosition
 from fairseq_prune.modules.hubert.shapes import HubertShapes, apply_shapes, without_units
 from fairseq_prune.modules.masking import seeded_generator, span_mask
+from fairseq_prune.modules.recomputing import recompute, run
 from fairseq_prune.modules.self_attention import self_attention
 from fairseq_prune.modules.taking_part import take_part
 from fairseq_prune.pruning import tokens
@@ -74,6 +77,7 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
         self.pruning = pruning or TokenPruning([1.0] * len(self.encoder.layers))
         self.normalize = normalize
         self.pad_invariant = pad_invariant
+        self.checkpoint_activations = False  # compute activations again in the backward pass
         rest_in_constant_frames(self)
 
     __deepcopy__ = copy_without_history
@@ -91,7 +95,7 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
     def forward_features(self, source: Tensor, lengths: Optional[Sequence[int]] = None) -> Tensor:
         """(batch, samples) -> (batch, channels, frames)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.feature_grad_mult > 0):
-            features = extract_conv_features(self._convs, source, lengths)
+            features = extract_conv_features(self._convs, source, lengths, self._runner())
         if features.requires_grad and self.feature_grad_mult != 1.0:
             features = GradMultiply.apply(features, self.feature_grad_mult)
         return features
@@ -237,11 +241,24 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
         for index in range(len(encoder.layers)):
             if skipped[index]:
                 frames.x = take_part(frames.x, self._parameters_of_layer(index))
+            elif self.checkpoint_activations:
+                after = self._runner()(partial(self._after_layer, index, replace(frames)), frames.x)
+                vars(frames).update(vars(after))
             else:
                 self._layer(index, frames)
             visit()
         if encoder.layer_norm_first:
             frames.x = encoder.layer_norm(frames.x)
+
+    def _runner(self) -> Callable:
+        """How layers and blocks of the extractor are run."""
+        return recompute if self.checkpoint_activations else run
+
+    def _after_layer(self, index: int, frames: Frames, x: Tensor) -> Frames:
+        """What a layer makes of ``frames`` with the states ``x``; ``frames`` itself stays, for a second pass."""
+        frames = replace(frames, x=x)
+        self._layer(index, frames)
+        return frames
 
     def _parameters_of_layer(self, index: int) -> list[nn.Parameter]:
         modules = [self.encoder.layers[index]]

@@ -1,6 +1,6 @@
 """HuBERT with gates that learn which channels, heads, units and blocks to prune (DPHuBERT, arXiv 2305.17651)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import Optional
@@ -71,6 +71,7 @@ class GatedHubert(TokenPrunedHubert):
         shapes: Optional[HubertShapes] = None,
     ):
         super().__init__(cfg, None, normalize, pad_invariant, shapes)
+        self._readers: list[tuple[nn.Module, Tensor]] = []
         self._dense_parameters = sum(parameter.numel() for parameter in self.parameters())
         self._channels = [conv[0].out_channels for conv in self._convs]
         heads, units = dict(enumerate(self.shapes.heads)), dict(enumerate(self.shapes.units))
@@ -163,14 +164,25 @@ class GatedHubert(TokenPrunedHubert):
             if heads is not None:
                 readers.append((layer.self_attn.out_proj, heads.repeat_interleave(self.shapes.head_dim)))
             readers.append((layer.fc2, units))
-        readers = [(module, mask) for module, mask in readers if mask is not None]
+        self._readers = [(module, mask) for module, mask in readers if mask is not None]
         try:
-            for module, mask in readers:
-                module.mask = mask
-            yield
+            with _handed_out(self._readers):
+                yield
         finally:  # or the graph of a mask would live until the next pass
-            for module, _ in readers:
-                module.mask = None
+            self._readers = []
+
+    def _runner(self) -> Callable:
+        """A second pass over a part, while gradients are computed, has the gates of the first."""
+        runner, readers = super()._runner(), self._readers
+
+        def run(function, x):
+            def gated(x):
+                with _handed_out(readers):
+                    return function(x)
+
+            return runner(gated, x)
+
+        return run
 
     def forward(
         self, source: Tensor, lengths: Sequence[int], mask: bool = False, trace: bool = False
@@ -258,6 +270,18 @@ class GatedHubert(TokenPrunedHubert):
                 )
         if not any(mask is None or mask.any() for mask in (*masks.heads, *masks.units)):
             raise ValueError("pruning: the gates close all blocks of the transformer; ask for less sparsity")
+
+
+@contextmanager
+def _handed_out(readers: Sequence[tuple[nn.Module, Tensor]]) -> Iterator[None]:
+    before = [module.mask for module, _ in readers]
+    try:
+        for module, mask in readers:
+            module.mask = mask
+        yield
+    finally:
+        for (module, _), mask in zip(readers, before):
+            module.mask = mask
 
 
 def _float32(count: Size, device: torch.device) -> Tensor:
