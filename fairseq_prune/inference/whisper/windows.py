@@ -37,6 +37,7 @@ from fairseq_prune.text.byte_level_bpe import START
 
 TOKENS_A_SECOND = 12  # nobody speaks faster; what a short context makes longer is a loop
 TOKENS_TO_SPARE = 24
+SEARCHED_WINDOWS = 8  # windows with text after which the alignment heads are settled
 
 
 @dataclass
@@ -239,16 +240,19 @@ class Listener:
         tokens = torch.tensor([row + [end] * (width - len(row)) for row in inputs], device=self.device)
         part = select_rows(encoder_out, rows)
         seen, times = frames_of_clip(part, [windows[i].seconds for i in rows])
-        heads = self.heads or all_heads(self.model.decoder)
+        searching = not self.heads
+        heads = list(self.heads or all_heads(self.model.decoder))
         weights, features = cross_attention(self.model.decoder, tokens, part, heads, seen)
         for row, i in enumerate(rows):
             length, before = len(inputs[row]), len(forced[row]) - 1
             kept = weights[row, :, :length][..., seen[row]]
             chosen = range(len(heads))
-            if not self.heads:
+            if searching:
                 self.searched.append(follow_speech(kept, before))
                 best = choose_heads(heads, np.mean(self.searched, axis=0))
                 chosen = [heads.index(head) for head in best]
+                if len(self.searched) == SEARCHED_WINDOWS:
+                    self.heads = tuple(best)
             starts = token_starts(kept[list(chosen)], before)
             tried[i].starts = times[row][seen[row]].cpu().numpy()[starts].tolist()
             logits = self.model.decoder.output_layer(features[row, before : length - 2])[

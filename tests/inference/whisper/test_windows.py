@@ -115,6 +115,18 @@ def test_times_of_tokens_rise_within_the_window(heads):
             assert (np.diff(heard.starts) >= 0).all() and all(0 < p <= 1 for p in heard.probabilities)
 
 
+def test_alignment_heads_are_settled_after_some_windows(monkeypatch):
+    monkeypatch.setattr("fairseq_prune.inference.whisper.windows.SEARCHED_WINDOWS", 2)
+    one = listener(word_timestamps=True)
+    one.hear(windows(1.1))
+    assert one.heads is None
+    one.hear(windows(0.9, 1.0, 0.8))
+    assert one.heads and len(one.heads) <= 8
+    settled = one.heads
+    one.hear(windows(1.1))
+    assert one.heads == settled
+
+
 def test_a_beam_hears_as_well_as_greedy():
     greedy = listener(max_tokens=8).hear(windows(1.0, 0.5))
     beam = listener(beam=4, max_tokens=8).hear(windows(1.0, 0.5))
