@@ -58,3 +58,15 @@ def test_gather_is_differentiable_and_zero_on_padding():
     kept.sum().backward()
     assert kept[1, 2:].eq(0).all()
     assert x.grad.sum().item() == (4 + 2) * 3 and x.grad[1, 4:].eq(0).all()
+
+
+def test_lengths_of_all_stages_go_to_the_device_in_one_copy(monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        tokens, "to_device", lambda values, device: sent.append(values) or torch.tensor(values)
+    )
+    first, last = tokens.Lengths.send([[9, 5], [4, 3]], torch.device("cpu"))
+    monkeypatch.undo()
+    assert len(sent) == 1 and first == [9, 5] and last == [4, 3]
+    fewer = tokens.shortened(first, last)
+    assert fewer == [5, 2] and tokens.to_device(fewer, torch.device("cpu")).tolist() == [5, 2]

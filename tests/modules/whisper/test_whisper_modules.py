@@ -111,6 +111,19 @@ def test_beams_share_what_the_encoder_gave_through_every_reordering(ours, contex
 
 
 @torch.no_grad()
+def test_no_step_of_decoding_looks_at_the_device(ours, monkeypatch):
+    """A comparison of tensors would wait for it."""
+    encoded = ours.encoder.reorder_encoder_out(ours.encoder(*clips(50, 31)), torch.tensor([0, 0, 1, 1]))
+    target, state = tokens(4), {}
+    ours.decoder(target[:, :2], encoded, incremental_state=state)
+    monkeypatch.setattr(torch, "equal", None)
+    for length, order in ((3, [1, 0, 2, 2]), (4, [2, 3])):
+        ours.decoder.reorder_incremental_state_scripting(state, torch.tensor(order))
+        target = target[torch.tensor(order)]
+        ours.decoder(target[:, :length], encoded, incremental_state=state)
+
+
+@torch.no_grad()
 def test_half_precision_gives_nearly_the_same(half_dtype):
     model = small_whisper(our_names(huggingface_whisper()))
     expected, _ = model(*clips(50, 31), tokens())
