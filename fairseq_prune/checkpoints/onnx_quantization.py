@@ -12,6 +12,10 @@ def quantize(model, out, operators: Sequence[str]) -> None:
     that adds two products in 16 bits. On processors without VNNI that sum saturates (255 * 127 * 2 > 32,767), and the
     outputs are wrong; products of unsigned bytes are exact on every processor.
 
+    Relative difference of the logits to float32 on real speech, on a processor without VNNI: whisper-tiny.en 0.158 with
+    signed weights, 0.058 with signed ones of 7 bits, 0.046 with unsigned ones (0.061 with one scale for a matrix);
+    whisper-base 0.073 with 7 bits, 0.079 with unsigned ones. Their files are as large, and about as fast.
+
     Args:
         model: an `onnx.ModelProto`, or the path of one.
         out: file to write.
