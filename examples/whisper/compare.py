@@ -13,6 +13,7 @@ with. Engines are described in engines.py.
 import argparse
 import json
 import os
+import random
 import sys
 import time
 from pathlib import Path
@@ -49,7 +50,9 @@ def finished(path):
 def main(args):
     torch.set_num_threads(args.threads)
     root = Path(args.audio_root or Path(args.manifest).parent)
-    utterances = half_of(read_manifest(args.manifest), args.half)[: args.limit]
+    utterances = half_of(read_manifest(args.manifest), args.half)
+    if args.sample is not None and args.sample < len(utterances):
+        utterances = random.Random(args.seed).sample(utterances, args.sample)
     settings = Settings(args.language, args.task, args.beam)
     names = [entry.partition("=")[0] for entry in args.engine]
     if len(set(names)) < len(names):
@@ -95,7 +98,8 @@ if __name__ == "__main__":
     add("--manifest", required=True, help="manifest of data_prep/prep_speech.py, with texts and speakers")
     add("--audio-root", help="folder that its paths begin at (default: the manifest's)")
     add("--half", choices=("all", "tune", "report"), default="all", help="speakers to take (default: all)")
-    add("--limit", type=int, help="take the first N utterances of these")
+    add("--sample", type=int, metavar="N", help="draw N of these utterances (default: all)")
+    add("--seed", type=int, default=1, help="of --sample (default: 1)")
     add("--engine", action="append", required=True, metavar="NAME=KIND:PATH[,option=value...]")
     add("--language", help="of the speech; leave it out for English-only models")
     add("--task", choices=("transcribe", "translate"), default="transcribe")
