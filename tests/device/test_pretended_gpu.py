@@ -212,7 +212,8 @@ def test_a_pass_stays_on_the_device(name, precision, padded, training):
         kinds = {place: kind for place, (_, kind) in found.items() if kind.is_floating_point}
         assert set(kinds.values()) == {torch.float32}, kinds
     family = name.partition(",")[0].partition(" ")[0]
-    if family in ("pruned_hubert", "wavlm") and not padded:
+    # with 30 s of context all lengths are the same, and known
+    if (family in ("pruned_hubert", "wavlm") and not padded) or name == "whisper, 30s":
         family = ""
     assert dict(+gpu.waits) == WAITS.get(family, {})
 
