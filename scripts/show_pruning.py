@@ -1,9 +1,12 @@
 #!/usr/bin/env python
 """Draw which frames of an utterance survive each layer: waveform, spectrogram, and a row for each layer.
 
-In the spectrogram the frames that reach the decoder are in colour, the others in grey.
+In the spectrogram the frames that reach the decoder are in colour, the others in grey. Of a Whisper, the words that it
+writes stand above, where it hears them, and some of the silence that it hears after the clip is drawn too.
 
     python scripts/show_pruning.py --checkpoint demo_out/pruned/checkpoint_best.pt utterance.wav --out kept.png
+    python scripts/show_pruning.py --checkpoint whisper-tiny.en utterance.wav \\
+        --model-overrides "{'silence_stride': 8, 'token_keep_ratio': 0.5, 'token_keep_start_layer': 2}"
 """
 
 import math
@@ -15,13 +18,18 @@ import numpy as np
 import torch
 from _cli import Parser, load_translator, positive, run
 
+from fairseq_prune.checkpoints.whisper.foreign import is_whisper
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
+from fairseq_prune.data.log_mel import log_mel
+from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 FORMATS = (".png", ".pdf", ".svg")
 COLUMN = 80  # samples from one column of the spectrogram to the next: 5 ms
+WHISPER_FRAME = 320  # samples, 20 ms
+DRAWN_SILENCE = 3  # seconds after a clip, of what a Whisper hears
 WIDTH, LAYER_HEIGHT = 7.2, 0.22  # inches; the width of a page
 COLOURS, GREYS = plt.get_cmap("RdPu"), plt.get_cmap("Greys")
 KEPT, DROPPED = COLOURS(0.75), "0.93"
@@ -43,7 +51,7 @@ def stretches(places, frames):
     return np.stack([begins, ends - begins], axis=1)
 
 
-def draw(waveform, kept, frames, step, title, out):
+def draw(waveform, kept, frames, step, title, out, words=()):
     """Write the picture.
 
     Args:
@@ -53,6 +61,7 @@ def draw(waveform, kept, frames, step, title, out):
         step: samples from one frame to the next.
         title: above the picture.
         out: file to write; the ending says the format.
+        words: `text.subtitles.Word`s, to write above the waveform.
     """
     layers, seconds, frame = len(kept), len(waveform) / SAMPLE_RATE, step / SAMPLE_RATE
     fig, (top, middle, bottom) = plt.subplots(
@@ -69,6 +78,16 @@ def draw(waveform, kept, frames, step, title, out):
     top.plot(np.arange(len(waveform)) / SAMPLE_RATE, waveform, linewidth=0.4, color="0.2")
     top.set_yticks([])
     top.set_ylabel("waveform", fontsize=8)
+    for number, word in enumerate(words):  # on two lines in turn, so that neighbours have room
+        place = ((word.start + word.end) / 2, 1.05 + 0.25 * (number % 2))
+        top.annotate(
+            word.word.strip(),
+            place,
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            fontsize=6,
+            parse_math=False,
+        )
 
     power = spectrogram(waveform)
     survives = np.isin(np.arange(power.shape[1]) * COLUMN // step, kept[-1])
@@ -100,19 +119,52 @@ def draw(waveform, kept, frames, step, title, out):
     plt.close(fig)
 
 
+def of_translator(args, waveform):
+    """Kept frames by layer, frames that enter the first layer, samples of a frame, and the translation."""
+    translator = load_translator(args)
+    kept = translator.kept_frames(torch.from_numpy(waveform))
+    [text] = translator.translate([torch.from_numpy(waveform)])
+    frames = translator.hubert.frame_counts(len(waveform))[0]
+    step = math.prod(stride for _, stride in translator.hubert.kernels_strides)
+    return kept, frames, step, text
+
+
+@torch.inference_mode()
+def of_whisper(args, waveform):
+    """Kept frames by layer, the frames of clip and drawn silence, and the transcript with its words.
+
+    Raises:
+        ValueError: the clip is longer than the encoder's context.
+    """
+    transcriber = WhisperTranscriber(
+        args.checkpoint, args.model_overrides, args.device, args.fp16, word_timestamps=True, long_form="off"
+    )
+    [transcript] = transcriber.transcribe([waveform])
+    encoder = transcriber.listener.model.encoder
+    features = log_mel(torch.from_numpy(waveform), transcriber.listener.mel_bins).to(args.device)
+    heard = encoder(features[None], torch.tensor([len(features)], device=args.device), trace=True)
+    last = len(waveform) // WHISPER_FRAME + DRAWN_SILENCE * SAMPLE_RATE // WHISPER_FRAME
+    frames = min(last, encoder.max_positions() // 2)
+    places = [positions[0].cpu() for positions in heard["trace"]]
+    return [kept[kept < frames] for kept in places], frames, transcript
+
+
 def main(args):
     if args.out.suffix not in FORMATS:
         raise ValueError(f"--out: found {str(args.out)!r}, expected a name that ends in {', '.join(FORMATS)}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     samples = -1 if args.seconds is None else round(args.seconds * SAMPLE_RATE)
     waveform = read_audio(args.audio, round(args.start * SAMPLE_RATE), samples)
-    translator = load_translator(args)
-    kept = translator.kept_frames(torch.from_numpy(waveform))
-    [text] = translator.translate([torch.from_numpy(waveform)])
-    frames = translator.hubert.frame_counts(len(waveform))[0]
-    step = math.prod(stride for _, stride in translator.hubert.kernels_strides)
-    draw(waveform, kept, frames, step, text, args.out)
-    print(f"{args.out}: {len(kept[-1])} of {frames} frames reach the decoder; translation: {text}")
+    words, step = [], WHISPER_FRAME
+    if is_whisper(args.checkpoint):
+        kept, frames, transcript = of_whisper(args, waveform)
+        text = transcript.text
+        words = [word for segment in transcript.segments for word in segment.words or ()]
+        waveform = np.pad(waveform, (0, max(0, frames * step - len(waveform))))
+    else:
+        kept, frames, step, text = of_translator(args, waveform)
+    draw(waveform, kept, frames, step, "" if words else text, args.out, words)
+    print(f"{args.out}: {len(kept[-1])} of {frames} frames reach the decoder; it writes: {text}")
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def test_a_picture_is_in_the_format_of_its_name(name, start, show, tmp_path):
     assert code == 0, errors
     assert (tmp_path / "new" / name).read_bytes().startswith(start)
     # 0.5 s are 23 frames, of which 19 leave the first layer and 16 the second
-    assert output.startswith(f"new/{name}: 16 of 23 frames reach the decoder; translation: ")
+    assert output.startswith(f"new/{name}: 16 of 23 frames reach the decoder; it writes: ")
 
 
 @pytest.mark.parametrize("seconds", [0.5, 20])

@@ -165,3 +165,14 @@ def test_bad_input_is_one_line(transcribe, folder, tmp_path):
         status, out, err = transcribe(checkpoint, *words)
         last = err.splitlines()[-1]
         assert status == 2 and out == "" and last.startswith("error: ") and message in last, (words, err)
+
+
+def test_what_a_whisper_keeps_is_drawn_with_its_words(forks, folder, tmp_path):
+    overrides = "{'silence_stride': 8, 'token_keep_ratio': 0.5, 'token_keep_start_layer': 2}"
+    status, out, err = forks.run(
+        *(ROOT / "scripts" / "show_pruning.py", "--checkpoint", folder / "english.pt", files(folder)[1]),
+        *("--out", "kept.png", "--model-overrides", overrides),
+        cwd=tmp_path,
+    )
+    assert status == 0, err
+    assert "frames reach the decoder" in out and (tmp_path / "kept.png").stat().st_size > 10_000

@@ -11,6 +11,7 @@ from fairseq_prune.checkpoints.whisper.foreign import import_whole, is_foreign
 from fairseq_prune.checkpoints.whisper.own import TASK
 from fairseq_prune.inference.base import Pipeline
 from fairseq_prune.inference.whisper.rules import languages_of
+from fairseq_prune.models.options import with_younger_options
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
 
 
@@ -54,7 +55,7 @@ class WhisperPipeline(Pipeline):
         imported, _, says = import_whole(checkpoint, self._tokenizer_file)
         if says.get("alignment_heads"):
             self.alignment_heads = tuple((layer, head) for layer, head in says["alignment_heads"])
-        state = imported.to_fairseq()
+        state = with_younger_options(imported.to_fairseq())  # so that all options can be overridden
         state["cfg"] = OmegaConf.create(state["cfg"])
         compat.refuse_unknown_overrides(checkpoint, state["cfg"], overrides)
         overwrite_args_by_name(state["cfg"], overrides or {})

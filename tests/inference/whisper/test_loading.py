@@ -1,0 +1,13 @@
+"""Whispers of other libraries, which are imported in memory."""
+
+from small_whisper import huggingface_whisper, small_tokenizer
+
+from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
+
+
+def test_options_that_the_foreign_file_knows_nothing_of_can_be_overridden(tmp_path):
+    huggingface_whisper().save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(small_tokenizer().to_json(), encoding="utf-8")
+    overrides = {"token_keep_ratio": 0.5, "token_keep_start_layer": 2, "silence_stride": 4}
+    encoder = WhisperTranscriber(tmp_path, overrides).listener.model.encoder
+    assert list(encoder.pruning.keep_ratios) == [1.0, 0.5] and encoder.silence_stride == 4

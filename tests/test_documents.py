@@ -1,0 +1,89 @@
+"""What the documents show can be pasted: Python compiles, programs and files exist, options are known."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
+PROGRAM = re.compile(r"(?:scripts|data_prep|examples)/[\w/]+\.(?:py|sh)")
+
+
+def blocks(page, language):
+    """The fenced blocks of a language in a page."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+def commands(page):
+    """The words of each shell command, without comments, with continued lines joined."""
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+
+
+def names(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_python_compiles(page):
+    for block in blocks(page, "python"):
+        ast.parse(block)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_links_lead_to_files(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def parser_source(program):
+    """The text of a program and of the modules of this package that it imports, which name its options."""
+    seen, waiting = "", [program]
+    done = set()
+    while waiting:
+        path = waiting.pop()
+        if path in done:
+            continue
+        done.add(path)
+        text = path.read_text(encoding="utf-8")
+        seen += text
+        for name in re.findall(r"fairseq_prune(?:\.\w+)+", text):
+            for end in range(2, len(name.split(".")) + 1):
+                module = ROOT.joinpath(*name.split(".")[:end]).with_suffix(".py")
+                if module.is_file():
+                    waiting.append(module)
+        if "from _cli" in text or "import _cli" in text:
+            waiting.append(ROOT / "scripts" / "_cli.py")
+    return seen
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_commands_name_programs_and_options_that_exist(page):
+    wrong = []
+    for words in commands(page):
+        program = next((word for word in words if PROGRAM.fullmatch(word)), None)
+        if program is None:
+            continue
+        path = ROOT / program
+        if not path.is_file():
+            wrong.append(f"{program}: no such file")
+        elif path.suffix == ".py":
+            source = parser_source(path)
+            options = {word.split("=")[0] for word in words if word.startswith("--")}
+            wrong += [
+                f"{program} {name}" for name in options if not re.search(rf'"{name}"|\b{name[2:]}\b', source)
+            ]
+    assert wrong == []
