@@ -28,7 +28,9 @@ def load(args) -> WhisperTranscriber:
     changes = dict(args.model_overrides or {})
     if args.audio_context is not None:
         changes["audio_context"] = args.audio_context
-    return WhisperTranscriber(args.checkpoint, changes, args.device, args.fp16, args.tokenizer, **options)
+    return WhisperTranscriber(
+        args.checkpoint, changes, args.device, args.fp16, args.tokenizer, bool(args.int8), **options
+    )
 
 
 def transcribe(args):

@@ -74,7 +74,7 @@ def parser() -> PlainParser:
     """With the options of a kind of model in a group each; these have no defaults, so that it shows which are given."""
     parser = PlainParser(__doc__)
     add = parser.add_argument
-    add("--checkpoint", required=True, help="a Whisper, or of wav2vec_ctc, hubert_ctc or their sparse kin")
+    add("--checkpoint", required=True, help="a Whisper, or a wav2vec_ctc or hubert_ctc, sparse ones too")
     add("audio", nargs="*", help="audio files")
     add(
         "--manifest",
@@ -97,6 +97,7 @@ def parser() -> PlainParser:
     whisper = parser.add_argument_group(WHISPER)
     add = whisper.add_argument
     add("--tokenizer", type=Path, help="tokenizer.json or OpenAI's .tiktoken, for a .pt of OpenAI")
+    add("--int8", action="store_true", default=None, help="the decoder's weights in 8 bits, for the CPU")
     add("--language", help="of the speech, such as de (default: the likeliest of each recording)")
     add("--task", choices=TASKS, help="translate: to English (default: transcribe)")
     add("--beam", type=positive(int), help="beam size (default: 1)")

@@ -84,10 +84,12 @@ def ours(path: str, options: dict[str, Any], settings: Settings) -> Engine:
     from fairseq_prune.data.log_mel import mel_frames
     from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 
+    int8 = bool(options.pop("int8", 0))
     guard = options.pop("guard", 0)  # fall back to 30 s, and to sampling, where a text fails
     transcriber = WhisperTranscriber(
         path,
         overrides=options,
+        int8=int8,
         language=settings.language,
         task=settings.task,
         beam=settings.beam,

@@ -12,6 +12,7 @@ from fairseq_prune.inference.whisper.long_form import batched, sequential
 from fairseq_prune.inference.whisper.options import TranscriptionOptions
 from fairseq_prune.inference.whisper.recordings import as_recording
 from fairseq_prune.inference.whisper.windows import Listener
+from fairseq_prune.modules.whisper.int8 import int8_
 from fairseq_prune.text.subtitles import Transcript
 
 
@@ -28,6 +29,7 @@ class WhisperTranscriber:
         device: where to run.
         half: float16, on GPUs.
         tokenizer: tokenizer.json or OpenAI's .tiktoken, for a source that holds none.
+        int8: the decoder's weights in 8 bits, on the CPU.
         options: fields of `TranscriptionOptions`.
 
     Raises:
@@ -42,11 +44,14 @@ class WhisperTranscriber:
         device: str = "cpu",
         half: bool = False,
         tokenizer=None,
+        int8: bool = False,
         **options,
     ):
         self.options = TranscriptionOptions(**options)
         pipeline = WhisperPipeline(source, overrides, device, half, tokenizer)
         pipeline.require(self.options.language, self.options.task)
+        if int8:
+            int8_(pipeline.model.decoder)
         self.multilingual = pipeline.multilingual
         self.listener = Listener(pipeline, self.options)
 

@@ -40,6 +40,7 @@ class WhisperDecoder(FairseqIncrementalDecoder):
             WhisperDecoderLayer(*layer_shape(settings)) for _ in range(settings.decoder_layers)
         )
         self.layer_norm = nn.LayerNorm(dim)
+        self.output_projection: Optional[nn.Module] = None  # of `int8_`; else the embedding is the projection
 
     def forward(
         self,
@@ -92,6 +93,8 @@ class WhisperDecoder(FairseqIncrementalDecoder):
 
     def output_layer(self, features: Tensor, **unused) -> Tensor:
         """(rows, tokens, dim) -> logits (rows, tokens, vocabulary)."""
+        if self.output_projection is not None:
+            return self.output_projection(features)
         return F.linear(features, self.embed_tokens.weight)
 
     def _new_cache(self, encoder_out: dict[str, list[Any]]) -> Cache:
