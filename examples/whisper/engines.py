@@ -4,6 +4,7 @@ An engine is named on the command line as KIND:PATH[,option=value...]:
 
     ours:tiny.pt,audio_context=clip+4,token_keep_ratio=0.5     options of the checkpoint to change
     onnx:folder                                                what scripts/export.py --format onnx wrote
+    ours:tiny.pt,token_keep_ratios=1;0.5;1;1                   lists have semicolons
     transformers:folder                                        a folder of Hugging Face
     faster-whisper:folder,compute_type=int8                    a folder of CTranslate2
 """
@@ -64,7 +65,7 @@ def _number(text: str) -> Any:
             return kind(text)
         except ValueError:
             continue
-    return text
+    return text.replace(";", ",")
 
 
 def timed(function: Callable, seconds: list[float]) -> Callable:
