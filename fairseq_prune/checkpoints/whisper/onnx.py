@@ -7,7 +7,9 @@ at a time.
 
 import json
 import logging
+import math
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 import torch
@@ -28,27 +30,115 @@ from fairseq_prune.data.log_mel import mel_filters
 from fairseq_prune.modules.whisper.decoder import Cache
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
 from fairseq_prune.modules.whisper.layers import KeysValues
+from fairseq_prune.pruning.attention import attention_bias
+from fairseq_prune.pruning.criteria import Evidence
+from fairseq_prune.pruning.tokens import Lengths
 
 OPSET = 18
 TOLERANCE, INT8_TOLERANCE = 1e-3, 0.15  # of logits, relative to the largest
-QUANTIZED = ["MatMul", "Gemm", "Gather"]  # convolutions of 8 bits are slower than those of 32
+# convolutions of 8 bits are slower than those of 32; what the encoder gathers are positions, the decoder embeddings
+QUANTIZED = {ENCODER: ["MatMul", "Gemm"], DECODER: ["MatMul", "Gemm", "Gather"]}
+HELD_CRITERIA = ("received", "norm", "uniform")
 
 
 class ClipEncoder(nn.Module):
-    """Features (1, mel frames, mel bins) -> keys and values, each (decoder layers, 1, heads, frames, head dim)."""
+    """Features of a clip -> keys and values for the decoder's cross-attention.
+
+    Which frames are taken, and how many stay, follows from the clip's length alone: the runtime computes it, and the
+    graph takes it as further inputs, `plan_names`.
+    """
 
     def __init__(self, model):
         super().__init__()
         self.encoder, self.layers = model.encoder, model.decoder.layers
+        self.thins = model.encoder.silence_stride > 1
+        self.pruned = [index for index, ratio in enumerate(model.encoder.pruning.keep_ratios) if ratio < 1.0]
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.encoder.encode(features)
+    @property
+    def plan_names(self) -> list[str]:
+        """source, positions, sizes: (frames,) of each frame that is taken, as of `context.thinned`.
+
+        lengths: (pruned layers, 2), the frames that compete for staying before and after a layer. ranks_L: (frames
+        that stay after layer L,), 0, 1, 2, and so on.
+        """
+        taken = ["source", "positions", "sizes"] if self.thins else []
+        return taken + (["lengths"] if self.pruned else []) + [f"ranks_{index}" for index in self.pruned]
+
+    def forward(self, features: Tensor, *plan: Tensor) -> tuple[Tensor, ...]:
+        """
+        Args:
+            features: (1, mel frames, mel bins).
+            plan: as of `plan_names`.
+
+        Returns:
+            keys and values, each (decoder layers, 1, heads, frames, head dim); where silence is thinned, also what
+            cross-attention adds to the logits of each frame (1, 1, 1, frames).
+        """
+        given = dict(zip(self.plan_names, plan))
+        x = self.encoder.embed_taken(features, given.get("source"), given.get("positions"))
+        sizes = given["sizes"][None] if self.thins else None
+        for index, layer in enumerate(self.encoder.layers):
+            if index in self.pruned:
+                lengths = given["lengths"][self.pruned.index(index)]
+                x, sizes = self._attend_and_drop(layer, x, sizes, lengths, given[f"ranks_{index}"])
+            else:
+                x = layer.attend(x, sizes=sizes)[0]
+            x = layer.feed_forward(x)
+        x = self.encoder.layer_norm(x)
         memory = [layer.encoder_attn.keys_values(x) for layer in self.layers]
-        return torch.stack([layer.keys for layer in memory]), torch.stack([layer.values for layer in memory])
+        keys, values = (torch.stack(parts) for parts in zip(*memory))
+        return (keys, values) if sizes is None else (keys, values, attention_bias(None, sizes, x.dtype))
+
+    def _attend_and_drop(
+        self, layer: nn.Module, x: Tensor, sizes: Optional[Tensor], lengths: Tensor, ranks: Tensor
+    ) -> tuple[Tensor, Optional[Tensor]]:
+        """The layer up to its feed-forward block, and `DropsFrames.drop_frames` of one clip."""
+        rule, received = self.encoder.pruning.rule, None
+        if rule.reads_attention:
+            x, received = attend_and_score(layer, x, sizes)
+        else:
+            x = layer.attend(x, sizes=sizes)[0]
+        before, after = (Lengths([], length) for length in lengths.split(1))
+        scores = rule.score(Evidence(x, before, after, received))
+        if self.encoder.keeps_silence:
+            silent = torch.arange(x.size(1)) >= before.on_device
+            scores = scores.masked_fill(silent, math.inf)
+        order = (
+            scores[0].sort(descending=True).indices
+        )  # ONNX's TopK, which gives the earlier one where scores tie
+        kept = order.index_select(0, ranks).sort().values
+        return x.index_select(1, kept), sizes if sizes is None else sizes.index_select(1, kept)
+
+
+def attend_and_score(layer: nn.Module, x: Tensor, sizes: Optional[Tensor]) -> tuple[Tensor, Tensor]:
+    """What ``layer.attend`` gives of one clip, without its loop over blocks of queries, which a graph cannot hold.
+
+    Args:
+        layer: a `WhisperEncoderLayer`.
+        x: (1, frames, dim).
+        sizes: (1, frames), how many frames each stands for, or None.
+
+    Returns:
+        (1, frames, dim), and the attention received (1, frames).
+    """
+    attention, normed = layer.self_attn, layer.self_attn_layer_norm(x)
+    query, key, value = (
+        projection(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    logits = query * attention.head_dim**-0.5 @ key.transpose(2, 3)
+    bias = attention_bias(None, sizes, x.dtype)
+    weights = (logits if bias is None else logits + bias).softmax(-1)
+    out = attention.out_proj((weights @ value).transpose(1, 2).flatten(2))
+    by_query = weights.mean(1)  # over heads
+    received = by_query.sum(1) if sizes is None else (sizes[:, None] @ by_query)[:, 0]
+    return layer.add(x, out), received
 
 
 class TokenDecoder(nn.Module):
     """A token (1, 1), keys and values of the encoder, and of the tokens before (layers, 1, heads, tokens, head dim).
+
+    Where the encoder thins silence, what it adds to the logits of cross-attention (1, 1, 1, frames) comes last.
 
     Returns:
         logits (1, vocabulary) of the next token, and keys and values with this token's.
@@ -59,11 +149,17 @@ class TokenDecoder(nn.Module):
         self.decoder = model.decoder
 
     def forward(
-        self, token: Tensor, memory_keys: Tensor, memory_values: Tensor, keys: Tensor, values: Tensor
+        self,
+        token: Tensor,
+        memory_keys: Tensor,
+        memory_values: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        memory_bias: Optional[Tensor] = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         memory = [KeysValues(*layer) for layer in zip(memory_keys, memory_values)]
         past = [KeysValues(*layer) for layer in zip(keys, values)]
-        states, cache = self.decoder.decode(token, Cache(memory, None, past))
+        states, cache = self.decoder.decode(token, Cache(memory, memory_bias, past))
         # of two dimensions, which ONNX multiplies with the embedding as it lies: a third would have it transposed
         logits = self.decoder.output_layer(self.decoder.layer_norm(states[-1])[:, 0])
         return logits, torch.stack([p.keys for p in cache.past]), torch.stack([p.values for p in cache.past])
@@ -80,62 +176,92 @@ def export_onnx(model, task, out: Path, options) -> None:
         options: of scripts/export.py; ``int8`` stores the weights of linear layers and embeddings in 8 bits.
 
     Raises:
-        ValueError: the encoder drops frames; onnx or onnxruntime is missing, or gives other logits than the model.
+        ValueError: frames are dropped in a way that the graph cannot hold; onnx or onnxruntime is missing, or gives
+            other logits than the model.
     """
     encoder = model.encoder
-    if not encoder.pruning.keeps_all or encoder.silence_stride > 1:
+    if not encoder.pruning.keeps_all and encoder.pruning.criterion not in HELD_CRITERIA:
         raise ValueError(
-            "the format holds no token pruning and takes all frames of silence, as with --token-keep-ratio 1.0 and"
-            " --silence-stride 1: give --model-overrides \"{'token_keep_ratio': 1.0, 'silence_stride': 1}\""
+            f"--token-keep-criterion: found {encoder.pruning.criterion!r}, the format holds"
+            f" {', '.join(HELD_CRITERIA)}: give one of these, or all frames, in --model-overrides, such as"
+            " \"{'token_keep_ratio': 1.0}\""
         )
     import_extra("onnx", "onnx")
     import_extra("onnxscript", "onnx")
     import_extra("onnxruntime", "onnx")
     out.mkdir(parents=True)
     _write_graphs(model, out)
-    tokenizer = task.tokenizer
+    config = runtime_config(model, task)
+    (out / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    (out / TOKENIZER).write_text(task.tokenizer.to_json(), encoding="utf-8")
+    np.save(out / FILTERS, mel_filters(config["mel_bins"]).numpy())
+    _compare(model, out, TOLERANCE)
+    if getattr(options, "int8", False):
+        for name, operators in QUANTIZED.items():
+            quantize(out / name, out / name, operators)
+        _compare(model, out, INT8_TOLERANCE)
+
+
+def runtime_config(model, task) -> dict:
+    """What the runtime must know besides the graphs; arguments as of `export_onnx`."""
+    encoder, decoder, tokenizer = model.encoder, model.decoder, task.tokenizer
     never, first = suppressed_tokens(tokenizer) if str(task.cfg.suppress_tokens) == "non_speech" else ([], [])
-    config = {
+    return {
         "prefix": task.prefix,
         "end": tokenizer.dictionary.eos(),
         "suppressed": never,
         "suppressed_first": first,
-        "mel_bins": model.encoder.conv1.in_channels,
-        "mel_frames": model.encoder.max_positions(),
-        "audio_context": model.encoder.audio_context,
-        "max_tokens": model.decoder.max_positions(),
-        "decoder_layers": len(model.decoder.layers),
-        "heads": model.decoder.layers[0].self_attn.num_heads,
-        "head_dim": model.decoder.layers[0].self_attn.head_dim,
+        "mel_bins": encoder.conv1.in_channels,
+        "mel_frames": encoder.max_positions(),
+        "audio_context": encoder.audio_context,
+        "silence_stride": encoder.silence_stride,
+        "keep_ratios": list(encoder.pruning.keep_ratios),
+        "keep_at_least": encoder.pruning.minimum,
+        "keeps_silence": encoder.keeps_silence,
+        "max_tokens": decoder.max_positions(),
+        "decoder_layers": len(decoder.layers),
+        "heads": decoder.layers[0].self_attn.num_heads,
+        "head_dim": decoder.layers[0].self_attn.head_dim,
     }
-    (out / CONFIG).write_text(json.dumps(config), encoding="utf-8")
-    (out / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
-    np.save(out / FILTERS, mel_filters(config["mel_bins"]).numpy())
-    _compare(model, out, TOLERANCE)
-    if getattr(options, "int8", False):
-        for name in (ENCODER, DECODER):
-            quantize(out / name, out / name, QUANTIZED)
-        _compare(model, out, INT8_TOLERANCE)
 
 
 def _write_graphs(model, out: Path) -> None:
-    frames = torch.export.Dim("mel_frames", min=2, max=model.encoder.max_positions())
-    places = torch.export.Dim("frames", min=1, max=model.encoder.embed_positions.num_embeddings)
-    tokens = torch.export.Dim("tokens", min=0, max=model.decoder.max_positions() - 1)
-    features = torch.rand(1, 50, model.encoder.conv1.in_channels)
+    dim = torch.export.Dim
+    frames = dim("mel_frames", min=2, max=model.encoder.max_positions())
+    places = dim("frames", min=1, max=model.encoder.embed_positions.num_embeddings)
+    tokens = dim("tokens", min=0, max=model.decoder.max_positions() - 1)
     encoder, decoder = ClipEncoder(model).eval(), TokenDecoder(model).eval()
+    features = torch.rand(1, 50, model.encoder.conv1.in_channels)
+    plan = {"lengths": torch.zeros(len(encoder.pruned), 2, dtype=torch.long)}
+    varying = {"lengths": None}
+    if encoder.thins:
+        taken = {0: dim("taken", min=1, max=model.encoder.embed_positions.num_embeddings)}
+        plan.update(source=torch.arange(20), positions=torch.arange(20), sizes=torch.ones(20))
+        varying.update(source=taken, positions=taken, sizes=taken)
+    for stage, index in enumerate(encoder.pruned):
+        plan[f"ranks_{index}"] = torch.arange(15 - stage)
+        varying[f"ranks_{index}"] = {0: dim(f"kept_{index}", min=1, max=places.max)}
+        plan["lengths"][stage] = torch.tensor([16 - stage, 15 - stage])
+    plan = [plan[name] for name in encoder.plan_names]
+    varying = tuple(varying[name] for name in encoder.plan_names)
     with torch.no_grad():
-        memory = encoder(features)
-    past = [layer[..., :3, :].clone() for layer in memory]
-    names = ["memory_keys", "memory_values", "keys", "values"]
+        memory = encoder(features, *plan)
+    past = [layer[..., :3, :].clone() for layer in memory[:2]]
+    given = ["memory_keys", "memory_values", "memory_bias"][: len(memory)]
     graphs = {
-        ENCODER: (encoder, (features,), ["features"], names[:2], ({1: frames},)),
+        ENCODER: (
+            encoder,
+            (features, *plan),
+            ["features", *encoder.plan_names],
+            given,
+            ({1: frames}, varying) if varying else ({1: frames},),
+        ),
         DECODER: (
             decoder,
-            (torch.tensor([[0]]), *memory, *past),
-            ["token", *names],
+            (torch.tensor([[0]]), *memory[:2], *past, *memory[2:]),
+            ["token", *given[:2], "keys", "values", *given[2:]],
             ["logits", "new_keys", "new_values"],
-            (None, {3: places}, {3: places}, {3: tokens}, {3: tokens}),
+            (None, {3: places}, {3: places}, {3: tokens}, {3: tokens}, *[{3: places}] * len(memory[2:])),
         ),
     }
     for name, (module, arguments, inputs, outputs, dynamic) in graphs.items():
@@ -159,7 +285,7 @@ def _compare(model, folder: Path, tolerance: float) -> None:
     """Run both on noise: the logits of a few steps may differ by ``tolerance`` of the largest."""
     runner, generator = OnnxWhisper(folder), torch.Generator().manual_seed(0)
     features = torch.rand(
-        min(300, model.encoder.max_positions()), model.encoder.conv1.in_channels, generator=generator
+        min(300, model.encoder.max_positions() // 2), model.encoder.conv1.in_channels, generator=generator
     )
     tokens = torch.randint(model.decoder.embed_tokens.num_embeddings, (8,), generator=generator)
     encoded = model.encoder(features[None], torch.tensor([len(features)]))

@@ -6,6 +6,7 @@ This file needs nothing else of the package, nor torch: copy it to the device, b
 """
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import numpy as np
 CONFIG, ENCODER, DECODER = "config.json", "encoder.onnx", "decoder.onnx"
 TOKENIZER, FILTERS = "tokenizer.json", "mel_filters.npy"
 WINDOW, HOP = 400, 160  # samples: 25 and 10 ms
-SILENCE_BELOW_MAXIMUM, LOWEST_FEATURE = 2.0, -1.5  # as in modules/whisper.py
+# as in modules/whisper/context.py
+SILENCE_BELOW_MAXIMUM, LOWEST_FEATURE, CONVOLVED_SILENCE = 2.0, -1.5, 8
 
 
 def frames_heard(audio_context: str, frames: int, most: int) -> int:
@@ -27,6 +29,59 @@ def frames_heard(audio_context: str, frames: int, most: int) -> int:
         return most
     seconds = float(audio_context.partition("+")[2] or 0)
     return min(frames + round(seconds * 16000 / HOP), most)
+
+
+def thinned(clip: int, silence: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which frames are taken of a clip with silence after it: of each ``stride`` frames of silence the middle one.
+
+    Args:
+        clip, silence: encoder frames (20 ms) of each.
+
+    Returns:
+        (frames,) each: the convolutions' outputs to take, the positions that these stand at, and how many frames each
+        stands for.
+    """
+    first = np.arange(0, silence, stride)
+    size = np.minimum(silence - first, stride)
+    positions = np.concatenate([np.arange(clip), clip + first + size // 2])
+    sizes = np.concatenate([np.ones(clip), size]).astype(np.float32)
+    return np.minimum(positions, clip + 1), positions, sizes
+
+
+def kept(frames: int, keep_ratio: float, at_least: int) -> int:
+    """How many of the frames that compete stay after a layer."""
+    return min(frames, max(at_least, math.ceil(keep_ratio * frames - 1e-6)))
+
+
+def encoder_inputs(features: np.ndarray, config: dict) -> dict[str, np.ndarray]:
+    """What the encoder's graph takes of a clip: features with silence after them, and what follows from the length.
+
+    Args:
+        features: (mel frames, mel bins).
+        config: of the export.
+    """
+    clip, inputs = len(features), {}
+    convolved = heard = frames_heard(config["audio_context"], clip, config["mel_frames"])
+    entering = (clip + 1) // 2
+    silence = (heard + 1) // 2 - entering
+    stride = config.get("silence_stride", 1)
+    if stride > 1:
+        convolved = min(heard, clip + CONVOLVED_SILENCE)
+        inputs.update(zip(("source", "positions", "sizes"), thinned(entering, silence, stride)))
+        silence = -(-silence // stride)
+    fixed = silence if config.get("keeps_silence") else 0
+    competing, lengths = entering + silence - fixed, []
+    for layer, ratio in enumerate(config.get("keep_ratios", [])):
+        if ratio < 1:
+            left = kept(competing, ratio, config["keep_at_least"])
+            lengths.append([competing, left])
+            inputs[f"ranks_{layer}"] = np.arange(left + fixed)
+            competing = left
+    if lengths:
+        inputs["lengths"] = np.array(lengths)
+    quiet = max(features.max() - SILENCE_BELOW_MAXIMUM, LOWEST_FEATURE)
+    padded = np.pad(features, ((0, convolved - clip), (0, 0)), constant_values=quiet)
+    return {"features": padded[None], **inputs}
 
 
 class OnnxWhisper:
@@ -84,12 +139,8 @@ class OnnxWhisper:
 
     def encode(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """What the decoder needs of a clip's features (mel frames, mel bins)."""
-        features = np.asarray(features)
-        heard = frames_heard(self.config["audio_context"], len(features), self.config["mel_frames"])
-        silence = max(features.max() - SILENCE_BELOW_MAXIMUM, LOWEST_FEATURE)
-        features = np.pad(features, ((0, heard - len(features)), (0, 0)), constant_values=silence)
-        keys, values = self.encoder.run(None, {"features": features[None]})
-        return {"memory_keys": keys, "memory_values": values}
+        found = self.encoder.run(None, encoder_inputs(np.asarray(features), self.config))
+        return dict(zip((output.name for output in self.encoder.get_outputs()), found))
 
     def start(self) -> dict[str, np.ndarray]:
         """The decoder's cache before the first token."""

@@ -106,19 +106,23 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
             **({"trace": visited} if trace else {}),
         }
 
-    def encode(self, features: Tensor) -> Tensor:
-        """(batch, mel frames, mel bins), of clips of one length, as they are -> (batch, frames, dim); for exports.
+    def embed_taken(
+        self, features: Tensor, source: Optional[Tensor] = None, positions: Optional[Tensor] = None
+    ) -> Tensor:
+        """What enters the first layer, of clips of one length that are heard as they are; for exports.
 
-        Raises:
-            ValueError: layers drop frames.
+        Args:
+            features: (batch, mel frames, mel bins).
+            source: (frames,), the convolutions' outputs to take; None: all.
+            positions: (frames,), where these stand (20 ms), as of `context.thinned`.
+
+        Returns:
+            (batch, frames, dim).
         """
-        if not self.pruning.keeps_all:
-            raise ValueError(f"the encoder drops frames: found keep ratios {self.pruning.keep_ratios}")
-        x = self._convolve(features)
-        x = x + self.embed_positions.weight[: x.size(1)]
-        for layer in self.layers:
-            x = layer(x)
-        return self.layer_norm(x)
+        x, table = self._convolve(features), self.embed_positions.weight
+        if source is None:
+            return x + table[: x.size(1)]
+        return x.index_select(1, source) + table.index_select(0, positions)
 
     def _hearing(self, mel_frames: list[int], context: Optional[str] = None) -> Hearing:
         return Hearing.of(
