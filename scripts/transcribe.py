@@ -8,6 +8,7 @@ Recordings have any length, format and rate. Without --format the text of each i
     python scripts/transcribe.py --checkpoint whisper-base rede.flac --language de --task translate
     python scripts/transcribe.py --checkpoint whisper.pt --audio-context clip+4 --long-form batched talk.wav
     python scripts/transcribe.py --checkpoint whisper.pt --manifest data --subset test --out result
+    python scripts/transcribe.py --onnx exported talk.wav
     python scripts/transcribe.py --checkpoint ctc.pt --manifest data --lm 4-gram.arpa --lm-weight 2
 
 With --manifest, a split that data_prep wrote: WER and CER (after Whisper's normalizer for a Whisper), BLEU and chrF for
@@ -20,6 +21,7 @@ from pathlib import Path
 from _cli import PlainParser, overrides, positive, run
 from _transcribe_ctc import score as score_ctc
 from _transcribe_ctc import transcribe as transcribe_ctc
+from _transcribe_onnx import transcribe as transcribe_onnx
 from _transcribe_whisper import score as score_whisper
 from _transcribe_whisper import transcribe as transcribe_whisper
 
@@ -30,11 +32,16 @@ from fairseq_prune.text.subtitles import FORMATS
 
 WHISPER = "Whisper"
 CTC = "CTC"
+ALL = "all"
 
 
 def main(args):
     if bool(args.audio) == bool(args.manifest):
         raise ValueError("expected either --manifest or audio files")
+    if bool(args.checkpoint) == bool(args.onnx):
+        raise ValueError("expected either --checkpoint or --onnx")
+    if args.onnx:
+        return transcribe_onnx(args, args.options[ALL])
     whisper = is_whisper(args.checkpoint)
     foreign = args.options[CTC if whisper else WHISPER]
     for action in foreign:
@@ -74,7 +81,8 @@ def parser() -> PlainParser:
     """With the options of a kind of model in a group each; these have no defaults, so that it shows which are given."""
     parser = PlainParser(__doc__)
     add = parser.add_argument
-    add("--checkpoint", required=True, help="a Whisper, or a wav2vec_ctc or hubert_ctc, sparse ones too")
+    add("--checkpoint", help="a Whisper, or a wav2vec_ctc or hubert_ctc, sparse ones too")
+    add("--onnx", type=Path, help="instead: a folder that export.py --format onnx wrote, run by ONNX Runtime")
     add("audio", nargs="*", help="audio files")
     add(
         "--manifest",
@@ -155,7 +163,9 @@ def parser() -> PlainParser:
     add("--lm-weight", type=float, help="factor of its log probabilities (default: 2)")
     add("--word-score", type=float, help="added for each word (default: 0)")
     add("--lm-beam", type=positive(int), help="hypotheses that are held (default: 50)")
-    parser.set_defaults(options={WHISPER: whisper._group_actions, CTC: ctc._group_actions})
+    parser.set_defaults(
+        options={WHISPER: whisper._group_actions, CTC: ctc._group_actions, ALL: parser._actions}
+    )
     return parser
 
 

@@ -116,7 +116,7 @@ def onnx(path: str, options: dict[str, Any], settings: Settings) -> Engine:
     bins = model.config["mel_bins"]
 
     def run(waveform):
-        return tokenizer.decode(model.generate(log_mel(torch.from_numpy(waveform), bins)))
+        return tokenizer.decode(model.generate(log_mel(torch.from_numpy(waveform), bins), MAX_TOKENS))
 
     engine = Engine(run)
     model.encode = timed(model.encode, engine.encoder_seconds)

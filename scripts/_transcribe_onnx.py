@@ -1,0 +1,51 @@
+"""transcribe.py with a Whisper that was exported for ONNX Runtime: numpy makes its features, torch runs no model.
+
+The likeliest token is taken at each step. Nothing is tried again: where a text fails, a checkpoint hears all silence.
+"""
+
+from _transcribe_files import Writer
+from tqdm import tqdm
+
+from fairseq_prune.checkpoints.whisper.runtime import HOP, OnnxWhisper
+from fairseq_prune.constants import SAMPLE_RATE
+from fairseq_prune.data.pauses import cut_by_blocks
+from fairseq_prune.inference.whisper.recordings import FileRecording
+from fairseq_prune.text.subtitles import Segment, Transcript
+
+TAKEN = ("onnx", "audio", "format", "out", "overwrite", "max_seconds")
+
+
+def transcribe(args, options):
+    """Print or write the text of each file.
+
+    Args:
+        options: the parser's, as ``parser._actions``.
+
+    Raises:
+        ValueError: an option was given that an export does not know; a file of the folder is damaged.
+    """
+    for action in options:
+        if action.dest not in TAKEN and getattr(args, action.dest, action.default) != action.default:
+            raise ValueError(
+                f"{action.option_strings[0]}: found with --onnx, which writes as its export was told and takes"
+                f" {', '.join(f'--{name}'.replace('_', '-') for name in TAKEN[2:])}"
+            )
+    if set(args.format or ()) - {"txt"}:
+        raise ValueError(
+            f"--format: found {','.join(args.format)} with --onnx, expected txt: it knows no times"
+        )
+    writer = Writer(args)
+    recordings = [FileRecording(path) for path in args.audio]
+    model = OnnxWhisper(args.onnx)
+    longest = model.config["mel_frames"] * HOP / SAMPLE_RATE
+    total = sum(recording.seconds for recording in recordings)
+    with tqdm(total=round(total, 1), desc="transcribing", unit="s", disable=None) as bar:
+        for number, recording in enumerate(recordings):
+            segments = []
+            pieces = cut_by_blocks(recording.read, recording.samples, min(args.max_seconds, longest))
+            for start, end in pieces:
+                text = model.text(recording.read(start, end - start)).strip()
+                times = (start / SAMPLE_RATE, end / SAMPLE_RATE)
+                segments.append(Segment(len(segments), round(times[0] * 100), *times, f" {text}"))
+                bar.update((end - start) / SAMPLE_RATE)
+            writer.write(number, Transcript(segments, None, recording.seconds))
