@@ -1,4 +1,7 @@
-"""The one file that knows fairseq, torch, numpy and omegaconf versions; to import it mends fairseq (`install`)."""
+"""The one file that knows fairseq, torch, numpy and omegaconf versions; to import it mends fairseq (`install`).
+
+Over 300 lines: all that depends on a version is in this one file, so that no other file has to know versions.
+"""
 
 import argparse
 import ast

@@ -24,6 +24,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 ROWS = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
 # what each room may import of the package, beside itself and compat.py
 ARROWS = {room: set(re.findall(r"`(\w+)`", allowed)) for room, allowed in ROWS}
+LONG = 300  # lines
 
 
 # what the files beside the rooms may import
@@ -122,6 +123,16 @@ def test_arrows_never_run_in_a_circle():
         free = {room for room, allowed in below.items() if not allowed}
         assert free, f"these rooms import each other: {sorted(below)}"
         below = {room: allowed - free for room, allowed in below.items() if room not in free}
+
+
+def test_a_long_file_says_why_it_is_long():
+    wrong = []
+    for path in [*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))]:
+        text = path.read_text(encoding="utf-8")
+        reason = "Over 300 lines:" in (ast.get_docstring(ast.parse(text)) or "")
+        if len(text.splitlines()) > LONG and not reason:
+            wrong.append(name_of(path))
+    assert wrong == []
 
 
 def test_nothing_runs_code_from_files():

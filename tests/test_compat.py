@@ -1,3 +1,8 @@
+"""What differs between versions of fairseq, torch, numpy and omegaconf.
+
+Over 300 lines: each difference between versions has a test.
+"""
+
 import ast
 import inspect
 import io

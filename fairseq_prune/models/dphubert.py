@@ -1,4 +1,7 @@
-"""DPHuBERT (Peng et al. 2023, arXiv 2305.17651): a student that learns its teacher's features and what to prune."""
+"""DPHuBERT (Peng et al. 2023, arXiv 2305.17651): a student that learns its teacher's features and what to prune.
+
+Over 300 lines: half of them are the options of the training, with their help texts.
+"""
 
 import json
 import math

@@ -1,4 +1,7 @@
-"""Segments are read in place, at any file rate, and equal the same slice of the whole file."""
+"""Segments are read in place, at any file rate, and equal the same slice of the whole file.
+
+Over 300 lines: each way in which a file can be bad has a test.
+"""
 
 import logging
 import os

@@ -1,3 +1,8 @@
+"""prep_digits.py: what it makes of the recordings, and what it refuses.
+
+Over 300 lines: each refusal of the command has a test.
+"""
+
 import subprocess
 import sys
 from pathlib import Path

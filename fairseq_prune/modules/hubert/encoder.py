@@ -1,4 +1,7 @@
-"""HuBERT with token pruning, around fairseq's `HubertModel`."""
+"""HuBERT with token pruning, around fairseq's `HubertModel`.
+
+Over 300 lines: it is one class of fairseq's, and every method of it belongs to one forward pass.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
