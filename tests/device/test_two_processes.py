@@ -62,6 +62,13 @@ CASES = {
     " --embed-dim 16 --ffn-embed-dim 24 --attention-heads 2 --encoder-layers 1 --decoder-layers 1"
     " --audio-context clip --max-source-positions 100 --max-target-positions 48",
 }
+QUICK = (
+    "translation with CTC and text",
+    "distillation with padding in one process",
+    "a frozen wav2vec 2.0",
+    "understanding from a teacher",
+)
+SLOW = tuple(name for name in CASES if name not in QUICK)
 DATA = {
     "speech_translation": "translation",
     "ssl_distillation": "audio",
@@ -71,14 +78,23 @@ DATA = {
 
 
 @pytest.fixture(scope="module")
-def found(prepared_data, tmp_path_factory):
-    """What `two_processes` found of all cases."""
-    folder = tmp_path_factory.mktemp("processes")
+def quick(prepared_data, tmp_path_factory):
+    """What `two_processes` found of the quick cases."""
+    return run_cases(QUICK, prepared_data, tmp_path_factory.mktemp("quick"), timeout=300)
+
+
+@pytest.fixture(scope="module")
+def slow(prepared_data, tmp_path_factory):
+    """What `two_processes` found of the slow cases."""
+    return run_cases(SLOW, prepared_data, tmp_path_factory.mktemp("slow"), timeout=1200)
+
+
+def run_cases(names, prepared_data, folder, timeout):
     (folder / "translation").symlink_to(prepared_data)
     lengths = [6400, 8000, 7000, 7000]
     (folder / "audio").mkdir()
-    names = write_tones(folder / "audio", lengths)
-    write_waveform_manifest(folder / "audio" / "train.tsv", folder / "audio", names, lengths)
+    audio = write_tones(folder / "audio", lengths)
+    write_waveform_manifest(folder / "audio" / "train.tsv", folder / "audio", audio, lengths)
     write_corpus(folder / "words")
     write_commands(folder / "commands")
     write_hubert(folder / "teacher.pt")
@@ -86,8 +102,8 @@ def found(prepared_data, tmp_path_factory):
     save_hubert(folder / "hubert.pt")
     small_whisper(folder / "whisper.pt")
     cases = {}
-    for name, options in CASES.items():
-        words = options.split()
+    for name in names:
+        words = CASES[name].split()
         task = words[words.index("--task") + 1]
         more = {"ssl_distillation": ["--teacher-path", "teacher.pt"]}.get(task, [])
         if task == "spoken_language_understanding":
@@ -104,16 +120,30 @@ def found(prepared_data, tmp_path_factory):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=500,
+        timeout=timeout,
     )
     assert done.returncode == 0, done.stdout[-5000:]
     return json.loads((folder / "found.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("backend", ["pytorch_ddp", "legacy_ddp"])
-@pytest.mark.parametrize("name", CASES)
-def test_two_processes_agree_and_do_what_one_does(found, name, backend):
-    result, alone = found[name][backend], found[name]["alone"]
+BACKENDS = pytest.mark.parametrize("backend", ["pytorch_ddp", "legacy_ddp"])
+
+
+@BACKENDS
+@pytest.mark.parametrize("name", QUICK)
+def test_two_processes_agree_and_do_what_one_does(quick, name, backend):
+    check(quick[name], name, backend)
+
+
+@pytest.mark.slow
+@BACKENDS
+@pytest.mark.parametrize("name", SLOW)
+def test_two_processes_agree_with_every_option(slow, name, backend):
+    check(slow[name], name, backend)
+
+
+def check(found, name, backend):
+    result, alone = found[backend], found["alone"]
     assert isinstance(result, dict), result
     assert isinstance(alone, dict), alone
     assert result["same parameters"] and result["finite"] and result["largest"] > 0
