@@ -3,6 +3,8 @@
 The encoder gives the keys and values that the decoder's cross-attention looks at, so that they are computed once a
 clip; the decoder takes and gives the keys and values of the tokens so far. Batches of one: a device hears one command
 at a time.
+
+Over 300 lines: the two graphs and the check of both belong together.
 """
 
 import json
