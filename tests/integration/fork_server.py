@@ -7,11 +7,14 @@ the files for stdout and stderr; the answer is a line with the exit status.
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from _forks import become, leave
 
 
 class ForkServer:
@@ -40,30 +43,6 @@ class ForkServer:
         """End the server, when its last program has ended."""
         self.process.stdin.close()
         self.process.wait()
-
-
-def become(program, arguments, cwd, stdout, stderr):
-    """Run ``program`` in this process as ``python program arguments`` would; the exit status."""
-    os.chdir(cwd)
-    for descriptor, path in ((1, stdout), (2, stderr)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    sys.argv = [program, *arguments]
-    sys.path[0] = str(Path(program).parent)
-    try:
-        runpy.run_path(program, run_name="__main__")
-    except SystemExit as end:
-        return end.code or 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        return 1
-    return 0
-
-
-def leave(status):
-    """End this process without the second that torch takes to clean up."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
 
 
 def serve():
