@@ -5,10 +5,15 @@ import re
 import sys
 import traceback
 from pathlib import Path
+from typing import Optional
 
 # whose refusals are lines for users: this package's, and those that fairseq writes of files and options
 OURS = str(Path(__file__).parent) + os.sep
-FAIRSEQ = re.compile(r".*[/\\](fairseq[/\\](checkpoint_utils|data[/\\]data_utils)|fairseq_cli[/\\]\w+)\.py")
+FAIRSEQ = re.compile(
+    r".*[/\\](fairseq[/\\](checkpoint_utils|data[/\\]data_utils|tasks[/\\]\w+)|fairseq_cli[/\\]\w+)\.py"
+)
+REGISTRIES = re.compile(r".*[/\\]fairseq[/\\](registry|(models|tasks)[/\\]__init__)\.py")
+WORKER = re.compile(r"Caught (ValueError|FileNotFoundError|\w*OSError) in DataLoader worker process")
 BAD_INPUT = (ValueError, OSError)
 SHOW = "FAIRSEQ_PRUNE_TRACEBACK"
 # what no code of ours has raised, and what still is no fault of the program: an audio library's or torch's refusal
@@ -56,13 +61,30 @@ def is_ours(error) -> bool:
 
 
 def _one_line(kind, error, trace) -> None:
-    refusal = next(filter(is_ours, _chain(error)), None)
+    refusal = next(filter(is_ours, _chain(error)), None) or _of_worker(error)
     if refusal is not None:
         print(line(refusal), file=sys.stderr)
     elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         print(line(error), file=sys.stderr)
+    elif isinstance(error, (KeyError, TypeError)) and REGISTRIES.fullmatch(_place(error)):
+        print(f"error: configuration: {in_short(error)}: expected a name that is registered", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _of_worker(error) -> Optional[ValueError]:
+    """What this package refused in a process that loads data: torch hands it over as the text of a traceback."""
+    text = str(error).strip()
+    files = re.findall(r'^  File "(.+?)", line', text, flags=re.MULTILINE)
+    if not WORKER.match(text) or not files or not files[-1].startswith(OURS):
+        return None
+    return ValueError(text.splitlines()[-1].partition(": ")[2])
+
+
+def _place(error) -> str:
+    """The file that raised an exception."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].filename if frames else ""
 
 
 def _chain(error):

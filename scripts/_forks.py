@@ -13,8 +13,6 @@ def become(program, arguments, cwd, stdout, stderr):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.argv = [program, *arguments]
     sys.path[0] = str(Path(program).parent)
-    if "fairseq_prune.errors" in sys.modules:  # it has seen the arguments of the first process
-        sys.modules["fairseq_prune.errors"].install()
     try:
         runpy.run_path(program, run_name="__main__")
     except SystemExit as end:

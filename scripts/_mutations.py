@@ -207,13 +207,17 @@ def a_value(value):
     return of_bytes(change)
 
 
-YAML = {
+VALUES = {
     **{f"a value, {number}": (a_value(None), False) for number in range(1, 9)},
     "a date": (a_value("2026-11-27"), False),
+    "a tag that runs code": (a_value("!!python/object/apply:os.mkdir [ran]"), True),
+}
+
+YAML = {
+    **VALUES,
     "aliases that unfold": (of_bytes(lambda content, random: BOMB.encode() + content), False),
     "an alias of itself": (of_bytes(lambda content, random: b"zz: &z [*z]\n" + content), False),
     "a loop for a value": (a_value("&z {y: *z}"), False),
-    "a tag that runs code": (a_value("!!python/object/apply:os.mkdir [ran]"), True),
     "deep": (of_bytes(lambda content, random: DEEP), True),
     "indentation": (of_bytes(lambda content, random: b"a:\n\t- b\n  c" + content), True),
 }
@@ -329,6 +333,7 @@ MUTATIONS = {
     "options": OPTIONS,
     "json": JSON,
     "yaml": YAML,
+    "values": VALUES,
     "text": TEXT,
     "bytes": BYTES,
     "audio": AUDIO,

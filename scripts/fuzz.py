@@ -46,6 +46,7 @@ PRELOAD = (
     " fairseq_prune.preparation.audio fairseq_prune.preparation.digits pandas torchaudio"
     " transformers.models.whisper.modeling_whisper"
 ).split()
+HYDRAS = "Set the environment variable HYDRA_FULL_ERROR=1"  # the last line of what hydra says of its files
 MEMORY = 4 << 30  # bytes that a case may ask for beside what its fork begins with
 SPOKEN = "audio/2_ann_7.wav"  # of the split dev, as prep_speech.py orders it
 ST = f"--user-dir {ROOT}/fairseq_prune --task speech_translation --cpu"
@@ -61,6 +62,7 @@ TRAIN_ST = (
 )
 TRAIN_ASR = f"fairseq-train asr {ASR} {TRAIN} --arch hubert_ctc_parp --criterion ctc --post-process letter"
 TRAIN_ASR += " --prune-sparsity 0.5 --w2v-path encoder.pt"
+GENERATION = "--max-tokens 64000 --beam 2 --max-len-b 9"
 SPEECH = "data_prep/prep_speech.py --table table.csv --split-column split --out"
 DIGITS = "data_prep/prep_digits.py --fsdd fsdd --task asr --train-utterances 3 --dev-utterances 2 --test-utterances 2"
 DIGITS += " --train-indices 0 --dev-indices 1 --test-indices 2"
@@ -137,7 +139,7 @@ COMMANDS = {
     f"{SPEECH} out --task spoken_language_understanding": {"table.csv": "text"},
     "data_prep/prep_audio.py --audio audio --valid-share 0.3 --convert --out out": {SPOKEN: "audio"},
     f"{DIGITS} --out out": {"fsdd/3_ann_0.wav": "audio"},
-    f"fairseq-generate st {ST} --gen-subset dev --max-tokens 64000 --path st_run/checkpoint_best.pt --beam 2 --max-len-b 9": {
+    f"fairseq-generate st {ST} --gen-subset dev --path st_run/checkpoint_best.pt {GENERATION}": {
         "st_run/checkpoint_best.pt": "checkpoint options",
         "st/dev.tsv": "text",
         "st/dict.txt": "text",
@@ -159,7 +161,7 @@ COMMANDS = {
     },
     f"{TRAIN_ASR} --save-dir out": {"encoder.pt": "checkpoint options", "asr/train.ltr": "text"},
     "fairseq-hydra-train --config-dir . --config-name recipe hydra.run.dir=.": {
-        "recipe.yaml": "yaml text",
+        "recipe.yaml": "values",  # hydra reads the rest before it knows of this package
         "encoder.pt": "checkpoint options",
         "ssl/train.tsv": "text",
     },
@@ -232,7 +234,7 @@ def found(folder, before, status, refusable):
         wrong.append(("tracebacks", last))
     elif status < 0:
         wrong.append(("hangs" if status == -signal.SIGKILL else "crashes", f"signal {-status}; {last}"))
-    elif status > 0 and not last.startswith("error: "):
+    elif status > 0 and not last.startswith(("error: ", HYDRAS)):
         wrong.append(("unclear", last))
     elif status == 0 and refusable:
         wrong.append(("taken", last))
@@ -346,6 +348,8 @@ def main(args):
         for command in PREPARED:
             if os.waitpid(begin(command, base), 0)[1]:
                 raise ValueError(f"{command}: {(base.parent / 'stderr').read_text()[-2000:]}")
+        for name in ("vocab.json", "merges.txt"):  # which would be read in place of tokenizer.json
+            (base / "hf" / name).unlink()
         whole = [Case(command) for command in COMMANDS]
         for case, _, _, wrong, status in tqdm(run_cases(whole, base, args), "undamaged", len(whole)):
             if status or wrong:

@@ -52,11 +52,16 @@ def read_texts(paths, columns):
     for path in map(Path, paths):
         lines = read_lines(path)
         if path.suffix == ".tsv":
-            header, *rows = (line.split("\t") for line in lines if line)
+            header, *rows = [line.split("\t") for line in lines] or [[]]
             missing = [column for column in columns if column not in header]
             if missing:
                 raise ValueError(f"{path}: expected a column {missing[0]}, found {', '.join(header)}")
             places = [header.index(column) for column in columns]
+            for number, row in enumerate(rows, 2):
+                if len(row) != len(header):
+                    raise ValueError(
+                        f"{path}, line {number}: found {len(row)} fields, expected {len(header)}"
+                    )
             lines = [row[place] for row in rows for place in places]
         found = [line for line in lines if line.strip()]
         if not found:

@@ -82,6 +82,9 @@ def model_and_task_options(checkpoint, path):
         check_sizes(config, path)
         return config, config
     model, task = _as_dict(config["model"], path), _as_dict(config.get("task", {}), path)
+    name = model.get("_name", "")
+    if not isinstance(name, str):
+        raise ValueError(f"{path}: model._name: found {str(name)[:50]!r}, expected the name of a model")
     check_sizes(model, path)
     return model, task
 
@@ -117,6 +120,22 @@ def readable_errors(path):
         if is_ours(error):
             raise
         raise ValueError(f"{path}: no checkpoint, or a broken one ({in_short(error)})") from error
+
+
+@contextmanager
+def usable(path):
+    """Whatever goes wrong in building what a checkpoint describes becomes one line with the path."""
+    try:
+        yield
+    except Exception as error:
+        if is_ours(error):
+            raise
+        first = error
+        while first.__cause__ or first.__context__:  # the one that others were raised after
+            first = first.__cause__ or first.__context__
+        if is_ours(first):
+            raise first from None
+        raise ValueError(f"{path}: cannot be used here ({in_short(first)})") from error
 
 
 def load_state_dict_strictly(module, state_dict, path):

@@ -38,7 +38,12 @@ def weights_of(checkpoint: Mapping, path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path}: not a checkpoint of fairseq: found {list(checkpoint)[:5]}, expected 'model'"
         )
-    return {name: value for name, value in model.items() if name != STATE}
+    weights = {name: value for name, value in model.items() if name != STATE}
+    others = [name for name, value in weights.items() if not isinstance(value, Tensor)]
+    if others or not weights:
+        found = f"{others[0]}: {type(model[others[0]]).__name__}" if others else "nothing"
+        raise ValueError(f"{path}: expected tensors under 'model', found {found}")
+    return weights
 
 
 def pruned_set(checkpoint: Mapping, path, pattern: Optional[str] = None) -> list[str]:

@@ -15,6 +15,16 @@ HELP = ("-h", "--help")
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run a verb; returns the exit status: 2 for bad input, which is named in one line."""
+    try:
+        status = _main(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # as of `| head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python closes it, and would complain of the pipe)
+        return 1
+
+
+def _main(arguments: Optional[Sequence[str]]) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in HELP:
         print(
@@ -52,9 +62,6 @@ def _run(verb: Verb, name: str, arguments: list[str]) -> int:
         if (error.name or "").partition(".")[0] not in ("fairseq", "fairseq_cli", "hydra", "omegaconf"):
             raise
         return _refuse(f"{name} needs fairseq: pip install 'fairseq_prune[fairseq]'")
-    except BrokenPipeError:  # as of `| head`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python closes it, and would complain of the pipe)
-        return 1
 
 
 def _table(verbs) -> str:

@@ -53,6 +53,7 @@ VERBS = {
             "compress": Verb("cut what the training has gated off", "scripts/compress_hubert.py"),
         },
     ),
+    "average": Verb("average the weights of several checkpoints", "scripts/average_checkpoints.py"),
     "export": Verb("write a model for another library", "scripts/export.py"),
     "import": Verb("make a checkpoint of another library's Whisper", "scripts/import_whisper.py"),
     "bench": Verb("measure speed, memory and size", "scripts/benchmark.py"),

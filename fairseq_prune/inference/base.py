@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import fairseq_prune.tasks  # noqa: F401  (registers models and tasks, which checkpoints name)
-from fairseq_prune.checkpoints.loading import load_fairseq_state, load_state_dict_strictly
+from fairseq_prune.checkpoints.loading import load_fairseq_state, load_state_dict_strictly, usable
 
 SILENCE = 2**-16  # half of the smallest step of 16-bit audio
 
@@ -90,9 +90,10 @@ class Pipeline(ABC):
             raise ValueError("float16 needs a GPU, found device cpu")
         state = self.read(checkpoint, overrides)
         self.cfg = state["cfg"]
-        self.check(checkpoint, self.cfg)
-        self.task = self.build_task(checkpoint, self.cfg, state)
-        self.model = self.build_model(checkpoint, self.cfg, state).eval().to(self.device)
+        with usable(checkpoint):
+            self.check(checkpoint, self.cfg)
+            self.task = self.build_task(checkpoint, self.cfg, state)
+            self.model = self.build_model(checkpoint, self.cfg, state).eval().to(self.device)
         if half:
             self.model.half()
 
@@ -169,11 +170,12 @@ class GenerationPipeline(Pipeline):
         half: bool = False,
     ):
         super().__init__(checkpoint, overrides, device, half)
-        generation = self.cfg.generation
-        with open_dict(generation):
-            generation.beam, generation.max_len_a, generation.max_len_b = beam, 0, max_tokens
-        self.model.prepare_for_inference_(self.cfg)
-        self.generator = self.task.build_generator([self.model], generation)
+        with usable(checkpoint):
+            generation = self.cfg.generation
+            with open_dict(generation):
+                generation.beam, generation.max_len_a, generation.max_len_b = beam, 0, max_tokens
+            self.model.prepare_for_inference_(self.cfg)
+            self.generator = self.task.build_generator([self.model], generation)
 
     @abstractmethod
     def batch(self, waveforms: Sequence[Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -5,7 +5,6 @@ Damaged and foreign files end in tracebacks of many kinds otherwise, or are read
 
 import functools
 from collections.abc import Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from fairseq import checkpoint_utils
@@ -14,8 +13,13 @@ from fairseq.models.wav2vec.wav2vec2_asr import Wav2VecEncoder
 from fairseq.trainer import Trainer
 
 from fairseq_prune.checkpoints.integrity import check_records
-from fairseq_prune.checkpoints.loading import model_and_task_options, readable_errors
-from fairseq_prune.errors import in_short, is_ours
+from fairseq_prune.checkpoints.loading import (
+    load_checkpoint_file,
+    model_and_task_options,
+    readable_errors,
+    usable,
+)
+from fairseq_prune.compat import fills_itself
 
 
 def install() -> None:
@@ -28,6 +32,7 @@ def install() -> None:
     )
     Trainer.load_checkpoint = _use(Trainer.load_checkpoint, lambda trainer, filename, *_, **__: filename)
     checkpoint_utils.load_checkpoint = _refuse_missing(checkpoint_utils.load_checkpoint)
+    HubertEncoder.__init__ = _whole(HubertEncoder.__init__)
     for encoder in (Wav2VecEncoder, HubertEncoder):
         encoder.__init__ = _use(encoder.__init__, lambda encoder, cfg, *_, **__: cfg.w2v_path)
 
@@ -58,35 +63,36 @@ def _of_fairseq(state):
     return state
 
 
-@contextmanager
-def _told(path):
-    try:
-        yield
-    except Exception as error:
-        if is_ours(error):
-            raise
-        first = _first(error)
-        if is_ours(first):
-            raise first from None
-        raise ValueError(f"{path}: cannot be used here ({in_short(first)})") from error
-
-
-def _first(error):
-    """The exception that others were raised after."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
-    return error
-
-
 def _use(function, path_of):
     """A function that builds a model from a checkpoint and gives it its weights."""
 
     @functools.wraps(function)
     def use(*args, **options):
-        with _told(path_of(*args, **options)):
+        with usable(path_of(*args, **options)):
             return function(*args, **options)
 
     return use
+
+
+def _whole(construct):
+    """fairseq leaves a HuBERT's weights as random as they are where the file has none."""
+
+    @functools.wraps(construct)
+    def build(encoder, cfg, *args, **options):
+        construct(encoder, cfg, *args, **options)
+        if cfg.w2v_args is None and not cfg.no_pretrained_weights:
+            given = load_checkpoint_file(cfg.w2v_path, mmap=True)["model"]
+            missing = [
+                name
+                for name in encoder.w2v_model.state_dict()
+                if name not in given and not fills_itself(name)
+            ]
+            if missing:
+                raise ValueError(
+                    f"{cfg.w2v_path}: {len(missing)} weights are missing: {', '.join(missing[:5])}"
+                )
+
+    return build
 
 
 def _refuse_missing(load_checkpoint):

@@ -38,6 +38,16 @@ def test_help_imports_nothing_heavy(tmp_path):
     assert all(any(line.split()[:1] == [verb] for line in table) for verb in VERBS)
 
 
+@pytest.mark.parametrize("words", [["--help"], ["prepare", "--help"], ["options"]])
+def test_a_reader_that_has_gone_is_no_error(words):
+    there, here = os.pipe()
+    os.close(there)
+    command = [sys.executable, "-m", "fairseq_prune", *words]
+    run = subprocess.run(command, stdout=here, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(here)
+    assert run.returncode == 1 and "Pipe" not in run.stderr
+
+
 @pytest.mark.parametrize("words, verb", all_verbs(), ids=lambda value: "-".join(filter(None, value[:2])))
 def test_every_verb_has_its_program(words, verb):
     assert sum(bool(way) for way in verb[1:]) == 1
@@ -48,7 +58,7 @@ def test_every_verb_has_its_program(words, verb):
 
 def test_every_script_and_preparation_is_a_verb():
     programs = {verb.program for _, verb in all_verbs()}
-    alone = {"compare_all.py", "compare_dtypes.py"}  # make the tables of the documents
+    alone = {"compare_all.py", "compare_dtypes.py", "fuzz.py"}  # for those who work on the package
     scripts = {
         f"scripts/{path.name}" for path in (ROOT / "scripts").glob("[!_]*.py") if path.name not in alone
     }

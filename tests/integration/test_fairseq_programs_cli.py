@@ -115,3 +115,8 @@ def test_a_gradient_that_is_not_finite_is_one_line(forks, prepared_data, tmp_pat
     code, output, errors = train(forks, prepared_data, tmp_path, "--lr", "1e30", "--max-update", 5)
     assert_one_line(code, output, errors, "gradients are Nan/Inf")
     assert re.search(r"utterances \(rows of the data, from 0\): \d+", errors)
+
+
+def test_bfloat16_without_a_tpu_is_one_line(forks, prepared_data, tmp_path):
+    output = train(forks, prepared_data, tmp_path, "--bf16", "--cpu", "--max-update", 1)
+    assert_one_line(*output, "common.bf16=true")

@@ -1,0 +1,56 @@
+"""Checkpoints that can be read, and that describe what cannot be built: one line that names the file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
+from fairseq_prune.checkpoints.sparse import weights_of
+from fairseq_prune.inference.recognition import Recognizer
+from fairseq_prune.inference.understanding import Understander
+
+FOLDER = Path(__file__).parent / "of_5d3c2e6"
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Writes a checkpoint of `FOLDER` with a part of it changed."""
+
+    def write(name, *keys, value):
+        checkpoint = part = load_checkpoint_file(FOLDER / name)
+        for key in keys[:-1]:
+            part = part[key]
+        part[keys[-1]] = value
+        torch.save(checkpoint, tmp_path / name)
+        return str(tmp_path / name)
+
+    return write
+
+
+@pytest.mark.parametrize("value", [7, [], "text", None])
+def test_the_state_of_the_task(value, changed):
+    path = changed("recognition.pt", "task_state", "target_dictionary", value=value)
+    with pytest.raises(ValueError, match=r"^.*recognition\.pt: .*") as told:
+        Recognizer(path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", [7, [], {}, None])
+def test_the_name_of_the_model(value, changed):
+    with pytest.raises(ValueError, match=r"understanding\.pt: .*_name"):
+        load_fairseq_state(changed("understanding.pt", "cfg", "model", "_name", value=value))
+
+
+@pytest.mark.parametrize("option", ["embed_dim", "encoder_layers", "max_source_positions"])
+def test_an_option_of_the_model(option, changed):
+    with pytest.raises(ValueError, match=r"understanding\.pt: "):
+        Understander(changed("understanding.pt", "cfg", "model", option, value="text"))
+
+
+@pytest.mark.parametrize("model", [{}, {"weight": "text"}])
+def test_a_model_without_weights(model):
+    with pytest.raises(
+        ValueError, match=r"a\.pt: expected tensors under 'model', found (nothing|weight: str)"
+    ):
+        weights_of({"model": model}, "a.pt")
