@@ -207,14 +207,10 @@ def a_value(value):
     return of_bytes(change)
 
 
-VALUES = {
+YAML = {
     **{f"a value, {number}": (a_value(None), False) for number in range(1, 9)},
     "a date": (a_value("2026-11-27"), False),
     "a tag that runs code": (a_value("!!python/object/apply:os.mkdir [ran]"), True),
-}
-
-YAML = {
-    **VALUES,
     "aliases that unfold": (of_bytes(lambda content, random: BOMB.encode() + content), False),
     "an alias of itself": (of_bytes(lambda content, random: b"zz: &z [*z]\n" + content), False),
     "a loop for a value": (a_value("&z {y: *z}"), False),
@@ -333,7 +329,6 @@ MUTATIONS = {
     "options": OPTIONS,
     "json": JSON,
     "yaml": YAML,
-    "values": VALUES,
     "text": TEXT,
     "bytes": BYTES,
     "audio": AUDIO,

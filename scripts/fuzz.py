@@ -160,8 +160,8 @@ COMMANDS = {
         "st_run/checkpoint_best.pt": "checkpoint"
     },
     f"{TRAIN_ASR} --save-dir out": {"encoder.pt": "checkpoint options", "asr/train.ltr": "text"},
+    # not recipe.yaml: hydra reads it before it knows of this package
     "fairseq-hydra-train --config-dir . --config-name recipe hydra.run.dir=.": {
-        "recipe.yaml": "values",  # hydra reads the rest before it knows of this package
         "encoder.pt": "checkpoint options",
         "ssl/train.tsv": "text",
     },

@@ -9,6 +9,7 @@ from fairseq import checkpoint_utils
 from fairseq.dataclass.utils import overwrite_args_by_name
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
 from fairseq_prune import compat
 from fairseq_prune.checkpoints.integrity import check_records
@@ -153,6 +154,11 @@ def load_state_dict_strictly(module, state_dict, path):
         {key: value for key, value in state.items() if key != STATE}
         for state in (module.state_dict(), state_dict)
     )
+    others = [key for key, value in state_dict.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(
+            f"{path}: {others[0]}: found {type(state_dict[others[0]]).__name__}, expected a tensor"
+        )
     missing = [key for key in own if key not in state_dict and not compat.fills_itself(key)]
     unexpected = [key for key in state_dict if key not in own]
     reshaped = [

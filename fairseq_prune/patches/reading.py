@@ -10,6 +10,7 @@ from pathlib import Path
 from fairseq import checkpoint_utils
 from fairseq.models.hubert.hubert_asr import HubertEncoder
 from fairseq.models.wav2vec.wav2vec2_asr import Wav2VecEncoder
+from fairseq.tasks.audio_finetuning import AudioFinetuningTask
 from fairseq.trainer import Trainer
 
 from fairseq_prune.checkpoints.integrity import check_records
@@ -20,6 +21,7 @@ from fairseq_prune.checkpoints.loading import (
     usable,
 )
 from fairseq_prune.compat import fills_itself
+from fairseq_prune.text.lines import read_text
 
 
 def install() -> None:
@@ -32,6 +34,7 @@ def install() -> None:
     )
     Trainer.load_checkpoint = _use(Trainer.load_checkpoint, lambda trainer, filename, *_, **__: filename)
     checkpoint_utils.load_checkpoint = _refuse_missing(checkpoint_utils.load_checkpoint)
+    AudioFinetuningTask.load_dataset = _lines_of_labels(AudioFinetuningTask.load_dataset)
     HubertEncoder.__init__ = _whole(HubertEncoder.__init__)
     for encoder in (Wav2VecEncoder, HubertEncoder):
         encoder.__init__ = _use(encoder.__init__, lambda encoder, cfg, *_, **__: cfg.w2v_path)
@@ -79,8 +82,9 @@ def _whole(construct):
 
     @functools.wraps(construct)
     def build(encoder, cfg, *args, **options):
+        begins = cfg.w2v_args is None and not cfg.no_pretrained_weights  # fairseq fills w2v_args
         construct(encoder, cfg, *args, **options)
-        if cfg.w2v_args is None and not cfg.no_pretrained_weights:
+        if begins:
             given = load_checkpoint_file(cfg.w2v_path, mmap=True)["model"]
             missing = [
                 name
@@ -93,6 +97,18 @@ def _whole(construct):
                 )
 
     return build
+
+
+def _lines_of_labels(load_dataset):
+    """fairseq says neither which file of labels is no text nor where."""
+
+    @functools.wraps(load_dataset)
+    def load(task, split, *args, **options):
+        if task.cfg.labels:
+            read_text(Path(task.cfg.data) / f"{split}.{task.cfg.labels}", "file of labels")
+        return load_dataset(task, split, *args, **options)
+
+    return load
 
 
 def _refuse_missing(load_checkpoint):

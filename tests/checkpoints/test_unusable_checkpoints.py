@@ -54,3 +54,8 @@ def test_a_model_without_weights(model):
         ValueError, match=r"a\.pt: expected tensors under 'model', found (nothing|weight: str)"
     ):
         weights_of({"model": model}, "a.pt")
+
+
+def test_text_for_a_tensor(changed):
+    with pytest.raises(ValueError, match=r"encoder\.layers\.0\.fc1\.weight: found str, expected a tensor"):
+        Understander(changed("understanding.pt", "model", "encoder.layers.0.fc1.weight", value="text"))

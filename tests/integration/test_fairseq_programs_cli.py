@@ -1,9 +1,12 @@
 """fairseq's own programs on what this package trains."""
 
 import re
+import shutil
 
 import pytest
+import soundfile
 import torch
+import yaml
 from command_lines import BIN, ROOT, train_arguments
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
@@ -120,3 +123,16 @@ def test_a_gradient_that_is_not_finite_is_one_line(forks, prepared_data, tmp_pat
 def test_bfloat16_without_a_tpu_is_one_line(forks, prepared_data, tmp_path):
     output = train(forks, prepared_data, tmp_path, "--bf16", "--cpu", "--max-update", 1)
     assert_one_line(*output, "common.bf16=true")
+
+
+def test_bad_audio_in_a_worker_is_one_line(forks, prepared_data, trained, tmp_path):
+    data = shutil.copytree(prepared_data, tmp_path / "data")
+    config = yaml.safe_load((data / "config.yaml").read_text(encoding="utf-8"))
+    config["audio_root"] = str(shutil.copytree(config["audio_root"], tmp_path / "audio"))
+    (data / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    path = next((tmp_path / "audio").rglob("ted_dev_1.wav"))
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, samples * 32768, rate, subtype="FLOAT")
+    options = ("--valid-subset", "dev", "--max-tokens", 160000, "--path", trained, "--num-workers", 1)
+    output = forks.run(BIN / "fairseq-validate", data, *TASK, *options, cwd=tmp_path)
+    assert_one_line(*output, "ted_dev_1.wav: expected samples from -1 to 1")
