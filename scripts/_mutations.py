@@ -101,7 +101,9 @@ def of_checkpoint(change):
     """A change of what is in a checkpoint; ``change`` may return another content."""
 
     def write(path, random):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+        from fairseq_prune.checkpoints.loading import load_checkpoint_file
+
+        checkpoint = load_checkpoint_file(path)
         changed = change(checkpoint, random)
         torch.save(checkpoint if changed is None else changed, path)
 
