@@ -326,6 +326,7 @@ AUDIO = {
     "a pipe": (become_pipe, True),
     "text": (of_bytes(lambda content, random: b"RIFF is what I say\n" * 40), True),
     **BYTES,
+    "a folder": (become_folder, False),  # prep_audio.py looks in folders, whatever their name
 }
 
 MUTATIONS = {
