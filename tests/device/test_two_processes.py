@@ -20,7 +20,8 @@ from fairseq_prune.data.waveform_manifest import write_waveform_manifest
 from tones import write_hubert, write_tones  # isort: skip
 
 pytestmark = pytest.mark.skipif(
-    torch.__version__.startswith("2.0."), reason="these processes do not end on torch 2.0.1; not looked into yet"
+    torch.__version__.startswith("2.0."),
+    reason="these processes do not end on torch 2.0.1; not looked into yet",
 )
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
