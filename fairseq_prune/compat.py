@@ -93,6 +93,12 @@ LEGACY = not hasattr(torch.serialization, "add_safe_globals")
 HAS_ONEDNN_PRODUCTS = not LEGACY and torch.backends.mkldnn.is_available()
 
 
+def onednn_has_bfloat16() -> bool:
+    """Whether oneDNN multiplies in bfloat16 on this processor; torch 2.0 cannot tell, and does not here."""
+    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return ask is not None and bool(ask())
+
+
 def cpu_autocast_is_on():
     """Whether torch chooses the precision of operations on the CPU."""
     return torch.is_autocast_cpu_enabled() if LEGACY else torch.is_autocast_enabled("cpu")

@@ -27,6 +27,7 @@ from fairseq_prune.checkpoints.loading import (
     load_state_dict_strictly,
     model_and_task_options,
 )
+from fairseq_prune.compat import onednn_has_bfloat16
 from fairseq_prune.inference.translation import Translator
 from fairseq_prune.models.hubert_deltalm_config import HUBERT_FORMS, HubertDeltaLMConfig
 from fairseq_prune.modules import onednn
@@ -127,7 +128,7 @@ def has_bfloat16() -> bool:
     ]
     if platform.machine() in ("x86_64", "AMD64") and all(known):
         return any(is_supported() for is_supported in known)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return onednn_has_bfloat16()
 
 
 def _quantisable(module: nn.Module) -> set[str]:

@@ -16,7 +16,7 @@ from fairseq.modules import gelu
 from torch import Tensor, nn
 from torch.nn.utils.weight_norm import WeightNorm
 
-from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS, cpu_autocast_is_on, is_traced
+from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS, cpu_autocast_is_on, is_traced, onednn_has_bfloat16
 
 # from as many frames on, attention head by head is faster than all heads at once, and than torch's own
 ATTENTION_FRAMES = 256
@@ -42,7 +42,7 @@ def applies_to(x: Tensor) -> bool:
     if not _enabled or x.device.type != "cpu" or torch.is_grad_enabled() or not HAS_ONEDNN_PRODUCTS:
         return False
     if x.dtype == torch.bfloat16:
-        if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if not onednn_has_bfloat16():
             return False
     elif x.dtype != torch.float32:
         return False

@@ -33,7 +33,10 @@ def test_sizes_pruning_and_vocabularies_of_a_translator(tmp_path):
     assert found["parameters"] == 3 * 12 + 21 and found["precision"] == "float32, float16"
     assert found["layers"] == {"encoder": 2, "decoder": 1}
     assert found["vocabularies"] == {"decoder.embed_tokens.weight": 7, "target": 3}
-    assert found["pruning"]["tokens"] == {"ratio": 0.7, "start_layer": 4}
+    tokens = found["pruning"][
+        "tokens"
+    ]  # with the defaults of younger options, where the models are registered
+    assert (tokens["ratio"], tokens["start_layer"]) == (0.7, 4)
     assert found["pruning"]["zeros in layers"] == round(8 / 36, 4)
     assert found["next"][0] == f"fairseq-prune translate --checkpoint {path} talk.wav"
 

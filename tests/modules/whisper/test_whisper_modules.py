@@ -129,7 +129,7 @@ def test_half_precision_gives_nearly_the_same(half_dtype):
     expected, _ = model(*clips(50, 31), tokens())
     found, _ = model.to(half_dtype)(*clips(50, 31), tokens())
     assert found.dtype == half_dtype
-    assert (found.float() - expected).abs().max() < 0.05 * expected.abs().max()
+    assert (found.float() - expected).abs().max() < 0.08 * expected.abs().max()  # torch 2.0 with AVX2: 0.055
 
 
 def test_positions_of_the_encoder_are_fixed_and_those_published():
