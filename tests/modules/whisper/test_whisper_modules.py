@@ -129,7 +129,8 @@ def test_half_precision_gives_nearly_the_same(half_dtype):
     expected, _ = model(*clips(50, 31), tokens())
     found, _ = model.to(half_dtype)(*clips(50, 31), tokens())
     assert found.dtype == half_dtype
-    assert (found.float() - expected).abs().max() < 0.08 * expected.abs().max()  # torch 2.0 with AVX2: 0.055
+    bound = 0.08 if torch.__version__.startswith("2.0.") else 0.05  # torch 2.0 with AVX2 alone: 0.055
+    assert (found.float() - expected).abs().max() < bound * expected.abs().max()
 
 
 def test_positions_of_the_encoder_are_fixed_and_those_published():
