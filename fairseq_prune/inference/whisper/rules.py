@@ -30,12 +30,8 @@ def has_timestamps(tokenizer: ByteLevelBPE) -> bool:
 
 
 def languages_of(tokenizer: ByteLevelBPE) -> dict[str, int]:
-    """Ids by language, such as "en": special tokens whose names have two or three letters."""
-    return {
-        name[2:-2]: index
-        for name, index in tokenizer.special.items()
-        if name[2:-2].isalpha() and len(name) - 4 in (2, 3)
-    }
+    """Ids by language, such as "en"."""
+    return {name: tokenizer.special[f"<|{name}|>"] for name in tokenizer.languages}
 
 
 def forced_prefix(
