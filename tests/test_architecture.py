@@ -135,6 +135,12 @@ def test_a_long_file_says_why_it_is_long():
     assert wrong == []
 
 
+def test_names_of_test_files_are_unique():
+    """pytest imports them without their folders, and stops at the second of a name."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_nothing_runs_code_from_files():
     """Checkpoints come through fairseq_prune/checkpoints/loading.py, and options are not evaluated."""
     runs_code = {"eval", "exec", "pickle.load", "pickle.loads", "torch.load", "torch.hub.load"}

@@ -57,4 +57,4 @@ def formats_of(model_name: str) -> dict[str, ExportFormat]:
     if not found:
         known = sorted({kind for row in FORMATS for kind in row.models})
         raise ValueError(f"a model {model_name!r} has no export format; found formats for {', '.join(known)}")
-    return found
+    return dict(sorted(found.items()))

@@ -123,6 +123,10 @@ def readable_errors(path):
         raise ValueError(f"{path}: no checkpoint, or a broken one ({in_short(error)})") from error
 
 
+# torch, where an optimizer trained other parameters: a loss was added or left out
+OTHER_PARAMETERS = "doesn't match the size of optimizer's group"
+
+
 @contextmanager
 def usable(path):
     """Whatever goes wrong in building what a checkpoint describes becomes one line with the path."""
@@ -136,7 +140,8 @@ def usable(path):
             first = first.__cause__ or first.__context__
         if is_ours(first):
             raise first from None
-        raise ValueError(f"{path}: cannot be used here ({in_short(first)})") from error
+        remedy = "; --reset-optimizer begins a new one" if OTHER_PARAMETERS in str(first) else ""
+        raise ValueError(f"{path}: cannot be used here ({in_short(first)}){remedy}") from error
 
 
 def load_state_dict_strictly(module, state_dict, path):

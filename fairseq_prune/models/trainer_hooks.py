@@ -47,7 +47,8 @@ def prepare_training(trainer: Trainer) -> None:
 
 def check_frozen(model: nn.Module, cfg) -> None:
     """Raise ValueError where weights that are frozen at first would decay."""
-    common, weight_decay = cfg.common, (cfg.optimizer or {}).get("weight_decay", 0)
+    # an optimizer without a dataclass, like sgd, has a namespace; DictConfig knows getattr too
+    common, weight_decay = cfg.common, getattr(cfg.optimizer, "weight_decay", 0)
     flat = common.fp16 and not (common.memory_efficient_fp16 or common.fp16_no_flatten_grads)
     if flat and weight_decay and hasattr(model, "frozen_parameters") and model.frozen_parameters():
         raise ValueError(

@@ -6,7 +6,7 @@ import soundfile
 
 from fairseq_prune.data.labelled_audio import Labelled, read_split, write_split
 from fairseq_prune.data.manifest import Utterance, read_manifest, write_manifest
-from fairseq_prune.inference.recognition import _read_lexicon
+from fairseq_prune.inference.ctc_decoding import _read_lexicon
 from fairseq_prune.text.dictionaries import read_dictionary, write_dictionary
 from fairseq_prune.text.meanings import read_slurp
 

@@ -31,7 +31,7 @@ def test_a_compressed_encoder_becomes_a_file_that_is_read_again(folder, forks):
     ("words", "message"),
     [
         (["--format", "torchaudio"], "layers of one shape"),
-        (["--format", "gguf"], "--format: found 'gguf', expected one of dphubert, torchaudio, hf, onnx"),
+        (["--format", "gguf"], "--format: found 'gguf', expected one of dphubert, hf, onnx, torchaudio"),
         (["--format", "hf", "--out", "uneven.pt"], "uneven.pt already exists"),
         (["--format", "onnx", "--checkpoint", "gone.pt"], "gone.pt: no such checkpoint"),
     ],

@@ -94,10 +94,14 @@ def train(forks, data, folder, *options):
     return forks.run(BIN / "fairseq-train", *train_arguments(data, "out", *options), cwd=folder)
 
 
-OTHERWISE = {"update-freq": ("--update-freq", 3), "optimizer": ("--reset-optimizer", "--optimizer", "sgd")}
+OTHERWISE = {
+    "update-freq": ("--ctc-weight", 1, "--update-freq", 3),
+    "optimizer": ("--reset-optimizer", "--optimizer", "sgd"),
+    "no-ctc": ("--reset-optimizer",),
+}
 
 
-@pytest.mark.parametrize(("settings", "updates"), [("update-freq", 8), ("optimizer", 2)])
+@pytest.mark.parametrize(("settings", "updates"), [("update-freq", 8), ("optimizer", 2), ("no-ctc", 2)])
 def test_a_training_goes_on_with_other_settings(settings, updates, forks, prepared_data, trained, tmp_path):
     options = (
         "--ctc-text",
@@ -112,6 +116,11 @@ def test_a_training_goes_on_with_other_settings(settings, updates, forks, prepar
     assert code == 0, errors[-2000:]
     last = load_checkpoint_file(tmp_path / "out" / "checkpoint_last.pt")
     assert last["optimizer_history"][-1]["num_updates"] == updates
+
+
+def test_an_optimizer_of_other_parameters_is_one_line(forks, prepared_data, trained, tmp_path):
+    options = ("--ctc-text", "source", "--restore-file", trained, "--max-update", 8)  # no CTC loss
+    assert_one_line(*train(forks, prepared_data, tmp_path, *options), "--reset-optimizer begins a new one")
 
 
 def test_a_gradient_that_is_not_finite_is_one_line(forks, prepared_data, tmp_path):
