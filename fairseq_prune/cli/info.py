@@ -142,12 +142,19 @@ def _pruning(
     options: Mapping[str, Any], state: Mapping[str, Any], weights: Mapping[str, Any]
 ) -> dict[str, Any]:
     from fairseq_prune.checkpoints.sparse import STATE
+    from fairseq_prune.models.options import defaults_of
     from fairseq_prune.pruning.magnitude import TRANSFORMER_LAYERS
 
     found: dict[str, Any] = {}
-    tokens = {key: value for key, value in options.items() if key.startswith(TOKENS) and value is not None}
-    if tokens.get("token_keep_ratios") or tokens.get("token_keep_ratio", 1.0) != 1.0:
-        found["tokens"] = {key[len(TOKENS) :]: value for key, value in tokens.items()}
+    # a file may hold all options or some: those that are not as by default are the same in both
+    usual = defaults_of(options.get("_name"))
+    tokens = {
+        key[len(TOKENS) :]: value
+        for key, value in options.items()
+        if key.startswith(TOKENS) and value not in (None, usual.get(key))
+    }
+    if "ratio" in tokens or "ratios" in tokens:
+        found["tokens"] = tokens
     if state.get(STATE):
         found["weights"] = {key: state[STATE][key] for key in WEIGHTS if key in state[STATE]}
     layers = [value for key, value in weights.items() if re.fullmatch(TRANSFORMER_LAYERS, key)]

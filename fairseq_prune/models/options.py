@@ -31,19 +31,29 @@ def keep_in_checkpoint(cfg, **options):
             node[name] = value
 
 
+def defaults_of(name):
+    """{option: its default} of a registered model of ours, as a checkpoint holds them; {} of any other.
+
+    Options that follow fairseq's other sections have no default of their own.
+    """
+    config = MODEL_DATACLASS_REGISTRY.get(name)
+    if config is None or not config.__module__.startswith("fairseq_prune."):
+        return {}
+    options = OmegaConf.to_container(OmegaConf.structured(config), resolve=False, enum_to_str=True)
+    return {
+        k: value for k, value in options.items() if not (isinstance(value, str) and value.startswith("${"))
+    }
+
+
 def with_younger_options(checkpoint):
     """The checkpoint of a model of ours, in which options that are younger than it have their defaults.
 
     fairseq overrides (--model-overrides) only what a checkpoint has.
     """
     model = (checkpoint.get("cfg") or {}).get("model")
-    name = model.get("_name") if isinstance(model, dict) else None
-    config = MODEL_DATACLASS_REGISTRY.get(name)
-    if config is not None and config.__module__.startswith("fairseq_prune."):
-        defaults = OmegaConf.to_container(OmegaConf.structured(config), resolve=False, enum_to_str=True)
-        for option_name, value in defaults.items():
-            if not (isinstance(value, str) and value.startswith("${")):  # those of fairseq's other sections
-                model.setdefault(option_name, value)
+    if isinstance(model, dict):
+        for name, value in defaults_of(model.get("_name")).items():
+            model.setdefault(name, value)
     return checkpoint
 
 

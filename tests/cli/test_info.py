@@ -33,12 +33,21 @@ def test_sizes_pruning_and_vocabularies_of_a_translator(tmp_path):
     assert found["parameters"] == 3 * 12 + 21 and found["precision"] == "float32, float16"
     assert found["layers"] == {"encoder": 2, "decoder": 1}
     assert found["vocabularies"] == {"decoder.embed_tokens.weight": 7, "target": 3}
-    tokens = found["pruning"][
-        "tokens"
-    ]  # with the defaults of younger options, where the models are registered
-    assert (tokens["ratio"], tokens["start_layer"]) == (0.7, 4)
+    assert found["pruning"]["tokens"] == {"ratio": 0.7, "start_layer": 4}
     assert found["pruning"]["zeros in layers"] == round(8 / 36, 4)
     assert found["next"][0] == f"fairseq-prune translate --checkpoint {path} talk.wav"
+
+
+def test_options_as_by_default_are_no_pruning_of_their_own(tmp_path):
+    usual = {"token_keep_schedule": "constant", "token_keep_criterion": "received", "token_keep_min": 1}
+    path = checkpoint(
+        tmp_path / "a.pt",
+        token_keep_ratio=1.0,
+        token_keep_ratios="1,0.5",
+        token_keep_final_ratio=None,
+        **usual,
+    )
+    assert describe(path)["pruning"]["tokens"] == {"ratios": "1,0.5"}
 
 
 def test_a_dense_model_is_said_to_have_no_pruning(tmp_path):
