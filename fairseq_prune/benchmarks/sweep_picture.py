@@ -1,4 +1,7 @@
-"""The picture of scripts/sweep_pruning.py: a panel for each criterion, with intervals and labels at the points."""
+"""The picture of scripts/sweep_pruning.py: a panel for each criterion, with intervals and labels at the points.
+
+Checkpoints that prune by the criterion of another panel are grey, as its line is.
+"""
 
 import matplotlib
 import pandas as pd
@@ -41,9 +44,14 @@ def plot_sweep(table: pd.DataFrame, trials: int, out) -> None:
             if panel is not None:
                 labels = ["", *lines[panel]["keep ratio"][1:]]  # the first point is a checkpoint
                 _points(ax, lines[panel], score, "o-", TRIAL, labels, -11)
-            _points(ax, checkpoints, score, "D", CHECKPOINT, checkpoints["model"], 5)
+            elsewhere = checkpoints["criterion"].isin([name for name in lines if name != panel])
+            ax.plot(
+                checkpoints[MACS][elsewhere], checkpoints[score][elsewhere], "D", color=OTHER, markersize=4
+            )
+            here = checkpoints[~elsewhere]
+            _points(ax, here, score, "D", CHECKPOINT, here["model"], 5)
             ax.grid(alpha=0.3)
-            ax.margins(0.12)
+            ax.margins(0.2, 0.3)  # for the labels
         row[0].set_ylabel(score)
     for panel, top, bottom in zip(panels, axes[0], axes[-1]):
         if panel is not None:
@@ -73,5 +81,13 @@ def _points(ax, rows: pd.DataFrame, score: str, style: str, color: str, labels, 
     for x, y, label in zip(rows[MACS], rows[score], labels):
         place = (round(x, 2), round(y, 1))
         if place not in places:  # two labels at one place would hide each other
-            ax.annotate(label, (x, y), (4, above_by), textcoords="offset points", fontsize=7, color=color)
+            ax.annotate(
+                label,
+                (x, y),
+                (0, above_by),
+                textcoords="offset points",
+                fontsize=7,
+                color=color,
+                rotation=30 if above_by > 0 else 0,  # names are long
+            )
         places.add(place)

@@ -36,7 +36,7 @@ def defaults_of(name):
 
     Options that follow fairseq's other sections have no default of their own.
     """
-    config = MODEL_DATACLASS_REGISTRY.get(name)
+    config = MODEL_DATACLASS_REGISTRY.get(name) if isinstance(name, str) else None
     if config is None or not config.__module__.startswith("fairseq_prune."):
         return {}
     options = OmegaConf.to_container(OmegaConf.structured(config), resolve=False, enum_to_str=True)

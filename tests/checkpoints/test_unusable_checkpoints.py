@@ -36,7 +36,7 @@ def test_the_state_of_the_task(value, changed):
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("value", [7, None])
+@pytest.mark.parametrize("value", [7, [], {}, None])
 def test_the_name_of_the_model(value, changed):
     with pytest.raises(ValueError, match=r"understanding\.pt: .*_name"):
         load_fairseq_state(changed("understanding.pt", "cfg", "model", "_name", value=value))
