@@ -50,7 +50,8 @@ class MagnitudePruningConfig(FairseqDataclass):
         " of self_attn.{q,k,v,out}_proj, fc1 and fc2 in every transformer layer",
     )
     prune_scope: ChoiceEnum(SCOPES) = option(
-        "global", "weights that compete for staying: all, those of a transformer layer, those of a matrix"
+        "global",
+        "weights that compete for staying: all, those of a transformer layer, those of a matrix, those of its row",
     )
     prune_seed: int = II("common.seed")
     max_update: int = II("optimization.max_update")

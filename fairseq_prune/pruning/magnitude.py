@@ -12,7 +12,9 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-SCOPES = ("global", "layer", "matrix")
+from .scores import random_scores
+
+SCOPES = ("global", "layer", "matrix", "row")
 # in every transformer layer the projections of self-attention and the feed-forward block (arXiv 2106.05933, sec. 3)
 TRANSFORMER_LAYERS = r"(.*\.)?layers\.\d+\.(self_attn\.[qkv]_proj|self_attn\.out_proj|fc1|fc2)\.(weight|bias)"
 
@@ -47,15 +49,15 @@ def matching_parameters(model: nn.Module, pattern: str = TRANSFORMER_LAYERS) -> 
 
 
 def magnitude_masks(weights: Mapping[str, Tensor], sparsity: float, scope: str = "global") -> Masks:
-    """Masks that leave out the weights of the smallest magnitude.
+    """Masks that leave out the weights of the smallest magnitude; given scores of weights, those of the smallest score.
 
-    Of n weights, ``round(sparsity * n)`` are left out, as of ``torch.nn.utils.prune.global_unstructured`` with
-    ``L1Unstructured``; of equal magnitudes, those that come first.
+    Of n weights that compete, ``round(sparsity * n)`` are left out, as of ``torch.nn.utils.prune.global_unstructured``
+    with ``L1Unstructured``; of equal magnitudes, those that come first.
 
     Args:
         weights: tensors of any shapes, float32 or less precise.
         scope: the weights that compete: "global" all of them, "layer" those of a transformer layer, "matrix"
-            those of a parameter.
+            those of a parameter, "row" those of an output, ``weight[i]`` (Wanda, arXiv 2306.11695); a bias is one row.
 
     Returns:
         for each name a boolean tensor of the weight's shape and device, True where the weight stays.
@@ -65,6 +67,10 @@ def magnitude_masks(weights: Mapping[str, Tensor], sparsity: float, scope: str =
     """
     check_sparsity(sparsity)
     masks: Masks = {}
+    if scope == "row":
+        return {
+            name: _smallest_of_rows_left_out(weight.detach(), sparsity) for name, weight in weights.items()
+        }
     for group in competing(weights, scope):
         tensors = [weights[name].detach() for name in group]
         masks.update(zip(group, _smallest_left_out(tensors, sparsity)))
@@ -77,9 +83,7 @@ def random_masks(weights: Mapping[str, Tensor], sparsity: float, seed: int, scop
     Raises:
         ValueError: as `magnitude_masks`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    scores = {name: torch.rand(weight.shape, generator=generator) for name, weight in weights.items()}
-    masks = magnitude_masks(scores, sparsity, scope)
+    masks = magnitude_masks(random_scores(weights, seed), sparsity, scope)
     return {name: mask.to(weights[name].device) for name, mask in masks.items()}
 
 
@@ -111,6 +115,12 @@ def _smallest_left_out(tensors: list[Tensor], sparsity: float) -> list[Tensor]:
         ties = max(0, ties - found)
         masks.append(mask)
     return masks
+
+
+def _smallest_of_rows_left_out(tensor: Tensor, sparsity: float) -> Tensor:
+    rows = _magnitude_bits(tensor).view(len(tensor) if tensor.dim() > 1 else 1, -1)
+    order = rows.argsort(dim=1, stable=True)[:, : round(sparsity * rows.size(1))]
+    return torch.ones_like(rows, dtype=torch.bool).scatter_(1, order, False).view(tensor.shape)
 
 
 def _magnitude_bits(tensor: Tensor) -> Tensor:
