@@ -54,7 +54,8 @@ def _main(arguments: Optional[Sequence[str]]) -> int:
 def _run(verb: Verb, name: str, arguments: list[str]) -> int:
     try:
         if verb.program:
-            programs.run(verb.program, name, arguments)
+            name = name.removesuffix(" ".join(["", *verb.words]))  # the program says these words itself
+            programs.run(verb.program, name, [*verb.words, *arguments])
             return 0
         module, _, function = verb.function.partition(":")
         return getattr(import_module(module), function)(name, arguments)

@@ -9,13 +9,15 @@ from fairseq_prune.cli.programs import first_line, folder
 class Verb(NamedTuple):
     """help: one line. Then one of: program, of scripts/ or data_prep/; function, as module:name; verbs below it.
 
-    A function takes the verb's full name and the arguments after it, and returns the exit status.
+    A program may have words of its own before the arguments. A function takes the verb's full name and the arguments
+    after it, and returns the exit status.
     """
 
     help: str
     program: Optional[str] = None
     function: Optional[str] = None
     verbs: Mapping[str, "Verb"] = {}
+    words: tuple[str, ...] = ()
 
 
 def preparations() -> dict[str, Verb]:
@@ -40,7 +42,20 @@ VERBS = {
         },
     ),
     "prune-weights": Verb(
-        "sparse weights: look at them, finalise them, apply a mask to other weights", "scripts/sparsity.py"
+        "sparse weights: make them, look at them, finalise them",
+        verbs={
+            "one-shot": Verb("set weights to zero without training", "scripts/prune_weights.py"),
+            "plan": Verb("how much each component can lose", "scripts/plan_sparsity.py"),
+            **{
+                word: Verb(text, "scripts/sparsity.py", words=(word,))
+                for word, text in (
+                    ("report", "the share of weights that are zero, by layer and kind"),
+                    ("overlap", "how much the masks of two checkpoints have in common"),
+                    ("finalize", "a checkpoint for inference, on request smaller on the disk"),
+                    ("apply-mask", "the zeros of a checkpoint, in the weights of another"),
+                )
+            },
+        },
     ),
     "prune-vocab": Verb("cut a vocabulary to what texts need", "scripts/prune_vocab.py"),
     "prune-layers": Verb("leave out layers, heads or units", "scripts/prune_layers.py"),

@@ -50,7 +50,7 @@ def test_a_reader_that_has_gone_is_no_error(words):
 
 @pytest.mark.parametrize("words, verb", all_verbs(), ids=lambda value: "-".join(filter(None, value[:2])))
 def test_every_verb_has_its_program(words, verb):
-    assert sum(bool(way) for way in verb[1:]) == 1
+    assert sum(map(bool, (verb.program, verb.function, verb.verbs))) == 1
     if verb.program:
         assert (folder(verb.program.split("/")[0]).parent / verb.program).is_file()
     assert verb.help and verb.help[0].isupper() == bool(words[0] == "prepare" and len(words) == 2)

@@ -1,0 +1,73 @@
+"""Options of the scripts that look at what a Whisper does with speech."""
+
+from pathlib import Path
+
+from _cli import positive
+
+from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.checkpoints.whisper.foreign import is_whisper
+from fairseq_prune.data.manifest import check_audio, read_manifest
+from fairseq_prune.data.waveform_manifest import read_waveform_manifest
+from fairseq_prune.inference.whisper.recordings import FileRecording
+from fairseq_prune.pruning.magnitude import SCOPES
+
+
+def add_calibration_options(parser, scores) -> None:
+    """The checkpoint, the speech, the score and the scope."""
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="checkpoint of this package or of fairseq")
+    add("audio", nargs="*", type=Path, help="audio files to calibrate with; texts are not needed")
+    add(
+        "--manifest",
+        type=Path,
+        help="instead: data folder with SUBSET.tsv (data_prep/prep_speech.py), or a manifest of prep_audio.py",
+    )
+    add("--subset", default="train", help="of --manifest (default: train)")
+    add("--minutes", type=positive(float), default=5.0, help="of speech to calibrate with (default: 5)")
+    add("--language", help="of the speech, such as de (default: the likeliest of each window)")
+    add("--batch-size", type=positive(int), default=8, help="windows at a time (default: 8)")
+    add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add("--seed", type=int, default=1, help="of the choice of speech, and of random scores (default: 1)")
+    add("--score", choices=scores, default="wanda", help="what weights are ranked by (default: wanda)")
+    add(
+        "--scope",
+        choices=SCOPES,
+        default="row",
+        help="the weights that compete: all, those of a layer, of a matrix, of a row (default: row)",
+    )
+
+
+def read_recordings(args) -> list[FileRecording]:
+    """The recordings that the options name.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: none are named, or in two ways; a manifest or a file is bad.
+    """
+    if bool(args.audio) == bool(args.manifest):
+        raise ValueError("expected either --manifest or audio files to calibrate with")
+    if args.audio:
+        return [FileRecording(path) for path in args.audio]
+    if args.manifest.is_file():
+        manifest = read_waveform_manifest(args.manifest)
+        return [FileRecording(manifest.root / path) for path in manifest.paths]
+    rows = read_manifest(args.manifest / f"{args.subset}.tsv")
+    check_audio(rows, args.manifest)
+    return [FileRecording(args.manifest / row.audio, row.offset, row.n_frames) for row in rows]
+
+
+def load_own_checkpoint(path):
+    """The content of a checkpoint, and whether it is one of our Whispers.
+
+    Raises:
+        ValueError: a Whisper of another library.
+    """
+    whisper = is_whisper(path)
+    if path.is_dir():
+        raise ValueError(
+            f"{path}: found a folder, expected a checkpoint (scripts/import_whisper.py makes one)"
+        )
+    content = load_checkpoint_file(path)
+    if whisper and "model" not in content:
+        raise ValueError(f"{path}: a .pt of OpenAI, expected a checkpoint of scripts/import_whisper.py")
+    return content, whisper
