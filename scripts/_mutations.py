@@ -190,8 +190,15 @@ def of_json(path, random):
     path.write_text(json.dumps(content))
 
 
+def key_missing(path, random):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content[random.choice(sorted(content))]
+    path.write_text(json.dumps(content))
+
+
 JSON = {
     **{f"a value, {number}": (of_json, False) for number in range(1, 9)},
+    **{f"a key missing, {number}": (key_missing, False) for number in range(1, 5)},
     "deep": (of_bytes(lambda content, random: DEEP), True),
     "a list": (of_bytes(lambda content, random: b"[1]"), True),
     "a key in a key": (of_bytes(lambda content, random: b'{"a":' * 5000 + b"1" + b"}" * 5000), True),

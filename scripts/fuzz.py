@@ -86,6 +86,9 @@ PREPARED = [
     "data_prep/prep_audio.py --audio audio --valid-share 0.3 --out ssl",
     "scripts/compress_hubert.py --checkpoint distillation.pt --out encoder.pt",
     "scripts/export.py --checkpoint understanding.pt --format hf --out hf",
+    "scripts/export.py --checkpoint understanding.pt --format ctranslate2 --out ct2",
+    "scripts/export.py --checkpoint encoder.pt --format hf --out hubert",
+    "scripts/export.py --checkpoint encoder.pt --format dphubert --out encoder.pth",
     f"{TRAIN_ST} --save-dir st_run",
 ]
 # a command, and the files that are changed for it, each with the kinds of its changes
@@ -134,6 +137,17 @@ COMMANDS = {
         "hf/generation_config.json": "json",
         "hf/model.safetensors": "bytes",
     },
+    "scripts/import_whisper.py --from ct2 --out out.pt": {
+        "ct2/config.json": "json",
+        "ct2/tokenizer.json": "json",
+        "ct2/model.bin": "bytes",
+    },
+    f"scripts/extract_features.py --checkpoint hubert {SPOKEN} --out out": {
+        "hubert/config.json": "json text",
+        "hubert/preprocessor_config.json": "json",
+        "hubert/model.safetensors": "bytes",
+    },
+    f"scripts/extract_features.py --checkpoint encoder.pth {SPOKEN} --out out": {"encoder.pth": "bytes"},
     "scripts/average_checkpoints.py st_run/checkpoint_last.pt st_run/checkpoint_best.pt --out out.pt": {
         "st_run/checkpoint_best.pt": "checkpoint options"
     },

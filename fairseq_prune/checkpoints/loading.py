@@ -15,7 +15,7 @@ from fairseq_prune import compat
 from fairseq_prune.checkpoints.integrity import check_records
 from fairseq_prune.checkpoints.sizes import check_sizes
 from fairseq_prune.checkpoints.sparse import STATE
-from fairseq_prune.errors import in_short, is_ours
+from fairseq_prune.errors import BAD_INPUT, in_short, is_ours
 
 
 def load_checkpoint_file(path, mmap=False):
@@ -83,9 +83,10 @@ def model_and_task_options(checkpoint, path):
         check_sizes(config, path)
         return config, config
     model, task = _as_dict(config["model"], path), _as_dict(config.get("task", {}), path)
-    name = model.get("_name", "")
-    if not isinstance(name, str):
-        raise ValueError(f"{path}: model._name: found {str(name)[:50]!r}, expected the name of a model")
+    for section, options in (("model", model), ("task", task)):
+        name = options.get("_name", "")
+        if not isinstance(name, str):
+            raise ValueError(f"{path}: {section}._name: found {str(name)[:50]!r}, expected a name")
     check_sizes(model, path)
     return model, task
 
@@ -105,6 +106,11 @@ def _as_dict(section, path):
     return section
 
 
+def _is_refusal(error):
+    """Whether an exception is a line for users as it is; what fairseq asserts does not name the file."""
+    return isinstance(error, BAD_INPUT) and is_ours(error)
+
+
 @contextmanager
 def readable_errors(path):
     """Whatever goes wrong in reading becomes one line with the path."""
@@ -118,7 +124,7 @@ def readable_errors(path):
     except MemoryError as error:  # a damaged length asks for as much, too
         raise ValueError(f"{path}: does not fit into memory, or is broken") from error
     except Exception as error:  # a broken file can fail in any way
-        if is_ours(error):
+        if _is_refusal(error):
             raise
         raise ValueError(f"{path}: no checkpoint, or a broken one ({in_short(error)})") from error
 
@@ -133,12 +139,12 @@ def usable(path):
     try:
         yield
     except Exception as error:
-        if is_ours(error):
+        if _is_refusal(error):
             raise
         first = error
         while first.__cause__ or first.__context__:  # the one that others were raised after
             first = first.__cause__ or first.__context__
-        if is_ours(first):
+        if _is_refusal(first):
             raise first from None
         remedy = "; --reset-optimizer begins a new one" if OTHER_PARAMETERS in str(first) else ""
         raise ValueError(f"{path}: cannot be used here ({in_short(first)}){remedy}") from error

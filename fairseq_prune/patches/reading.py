@@ -114,10 +114,13 @@ def _lines_of_labels(load_dataset):
 def _refuse_missing(load_checkpoint):
     @functools.wraps(load_checkpoint)
     def load(cfg, trainer, **options):
-        name, given = cfg.restore_file, cfg.restore_file != "checkpoint_last.pt"
-        if given and not trainer.checkpoint_suffix and "://" not in name and not Path(name).is_file():
+        option, name = "--restore-file", cfg.restore_file
+        if name == "checkpoint_last.pt":  # which is not given, and may be there from an earlier run
+            first = not (Path(cfg.save_dir) / name).exists()
+            option, name = "--finetune-from-model", cfg.finetune_from_model if first else None
+        if name and not trainer.checkpoint_suffix and "://" not in name and not Path(name).is_file():
             # fairseq begins anew, without a word of warning
-            raise FileNotFoundError(f"--restore-file {name}: no such checkpoint")
+            raise FileNotFoundError(f"{option} {name}: no such checkpoint")
         return load_checkpoint(cfg, trainer, **options)
 
     return load

@@ -41,9 +41,11 @@ class ByteLevelBPE:
     def __init__(self, text: str, name: str = "tokenizer"):
         self.name = name
         content = read_description(text, name)
-        decoder = (content.get("decoder") or {}).get("type")
-        if decoder != "ByteLevel":
-            raise ValueError(f"{name}: expected a byte-level BPE, found BPE with decoder {decoder}")
+        for part in ("pre_tokenizer", "decoder"):
+            found = content.get(part)
+            if '"type": "ByteLevel"' not in json.dumps(found):  # alone, or in a sequence
+                kind = found.get("type") if isinstance(found, dict) else found
+                raise ValueError(f"{name}: expected a byte-level BPE, found BPE with {part} {kind}")
         for token in content["added_tokens"]:
             # the published files call timestamps ordinary text
             token["special"] = token["special"] or re.fullmatch(r"<\|.*\|>", token["content"]) is not None

@@ -22,9 +22,12 @@ def read_description(text: str, name: str) -> dict[str, Any]:
         kind = model.get("type", "BPE")
         if kind == "BPE":
             model["merges"] = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
-        content["added_tokens"] = content.get("added_tokens") or []
+        added = content["added_tokens"] = content.get("added_tokens") or []
+        named = all(isinstance(token["content"], str) and "special" in token for token in added)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(f"{name}: expected a tokenizer.json of the library tokenizers") from None
+    if not named:
+        raise ValueError(f"{name}: added_tokens: expected the content of each, and whether it is special")
     if kind != "BPE":
         raise ValueError(f"{name}: expected byte-pair encoding, found {kind} with decoder {decoder}")
     return content

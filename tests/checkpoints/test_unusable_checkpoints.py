@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
 from fairseq_prune.checkpoints.sparse import weights_of
@@ -36,10 +37,17 @@ def test_the_state_of_the_task(value, changed):
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("section", ["model", "task"])
 @pytest.mark.parametrize("value", [7, [], {}, None])
-def test_the_name_of_the_model(value, changed):
-    with pytest.raises(ValueError, match=r"understanding\.pt: .*_name"):
-        load_fairseq_state(changed("understanding.pt", "cfg", "model", "_name", value=value))
+def test_the_name_of_the_model_or_the_task(value, section, changed):
+    with pytest.raises(ValueError, match=rf"understanding\.pt: {section}\._name"):
+        load_fairseq_state(changed("understanding.pt", "cfg", section, "_name", value=value))
+
+
+def test_a_task_that_is_not_registered(changed):
+    path = changed("understanding.pt", "cfg", "task", "_name", value="unheard_of")
+    with pytest.raises(ValueError, match=r"understanding\.pt: .*unheard_of"):
+        checkpoint_utils.load_model_ensemble_and_task([path])
 
 
 @pytest.mark.parametrize("option", ["embed_dim", "encoder_layers", "max_source_positions"])

@@ -123,6 +123,12 @@ def test_an_optimizer_of_other_parameters_is_one_line(forks, prepared_data, trai
     assert_one_line(*train(forks, prepared_data, tmp_path, *options), "--reset-optimizer begins a new one")
 
 
+@pytest.mark.parametrize("option", ["--restore-file", "--finetune-from-model"])
+def test_a_folder_in_place_of_a_checkpoint_is_one_line(option, forks, prepared_data, tmp_path):
+    output = train(forks, prepared_data, tmp_path, option, tmp_path, "--max-update", 1)
+    assert_one_line(*output, f"{option} {tmp_path}: no such checkpoint")
+
+
 def test_a_gradient_that_is_not_finite_is_one_line(forks, prepared_data, tmp_path):
     code, output, errors = train(forks, prepared_data, tmp_path, "--lr", "1e30", "--max-update", 5)
     assert_one_line(code, output, errors, "gradients are Nan/Inf")

@@ -137,6 +137,7 @@ def without(name):
             broken(decoder={"type": "WordPiece"}),
             "expected a byte-level BPE, found BPE with decoder WordPiece",
         ),
+        (broken(pre_tokenizer=None), "expected a byte-level BPE, found BPE with pre_tokenizer None"),
         (without("startoflm"), r"has no token <\|startoflm\|>"),
         (broken(model={"type": "WordPiece"}), "expected byte-pair encoding, found WordPiece"),
         (broken(added_tokens=[]), r"has no token <\|startoftranscript\|>"),

@@ -14,7 +14,7 @@ from torch import Tensor
 from fairseq_prune.checkpoints.hubert.dphubert import read_dphubert_file
 from fairseq_prune.checkpoints.hubert.huggingface import read_huggingface_hubert
 from fairseq_prune.checkpoints.hubert.own import OUR_MODELS, encoder_in
-from fairseq_prune.checkpoints.loading import load_checkpoint_file, model_and_task_options
+from fairseq_prune.checkpoints.loading import load_checkpoint_file, model_and_task_options, usable
 from fairseq_prune.modules.hubert.architecture import check_architecture
 
 KNOWN_KEY = re.compile(
@@ -87,6 +87,11 @@ def read_hubert(path):
         ValueError: unreadable, no such model, one that fairseq's HubertModel cannot express, or one with gates.
     """
     path = Path(path)
+    with usable(path):
+        return _read(path)
+
+
+def _read(path):
     config, normalize, weights = (read_huggingface_hubert if path.is_dir() else _read_fairseq)(path)
     for key, value in weights.items():
         if not (KNOWN_KEY.fullmatch(key) and isinstance(value, Tensor)):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fairseq_prune.checkpoints.huggingface_folder import read_json, read_weights
-from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.checkpoints.loading import load_checkpoint_file, usable
 from fairseq_prune.checkpoints.whisper.ctranslate2 import read_ctranslate2
 from fairseq_prune.checkpoints.whisper.own import WhisperCheckpoint
 
@@ -71,9 +71,10 @@ def import_whisper(path) -> tuple[WhisperCheckpoint, dict[str, Any]]:
         ValueError: no Whisper, one that is quantized, or one that our modules cannot express.
     """
     path = Path(path)
-    if path.is_dir():
-        return _from_ctranslate2(path) if (path / "model.bin").is_file() else _from_huggingface(path)
-    return _from_openai(path)
+    with usable(path):
+        if path.is_dir():
+            return _from_ctranslate2(path) if (path / "model.bin").is_file() else _from_huggingface(path)
+        return _from_openai(path)
 
 
 def sizes_of(weights: Mapping[str, Tensor], heads: int, path) -> dict[str, int]:
@@ -102,9 +103,9 @@ def sizes_of(weights: Mapping[str, Tensor], heads: int, path) -> dict[str, int]:
 
 
 def _checkpoint(weights: Mapping[str, Tensor], heads: set, path) -> WhisperCheckpoint:
-    if len(heads) != 1:
+    if len(heads) != 1 or not all(isinstance(number, int) for number in heads):
         raise ValueError(
-            f"{path}: found {sorted(heads)} attention heads, expected as many in encoder and decoder"
+            f"{path}: found {sorted(heads, key=str)} attention heads, expected as many in encoder and decoder"
         )
     weights = {name: value.float() for name, value in weights.items()}
     return WhisperCheckpoint(str(path), sizes_of(weights, *heads, path), weights)
@@ -124,8 +125,8 @@ def _from_huggingface(folder: Path) -> tuple[WhisperCheckpoint, dict[str, Any]]:
     heads = {config.get("encoder_attention_heads"), config.get("decoder_attention_heads")}
     says = {
         "multilingual": generation.get("is_multilingual"),
-        "suppressed": generation.get("suppress_tokens"),
-        "alignment_heads": generation.get("alignment_heads"),
+        "suppressed": _numbers(generation, "suppress_tokens", folder),
+        "alignment_heads": _numbers(generation, "alignment_heads", folder, 2),
     }
     return _checkpoint(weights, heads, path), says
 
@@ -169,8 +170,12 @@ def _from_ctranslate2(folder: Path) -> tuple[WhisperCheckpoint, dict[str, Any]]:
             weights.update(_ctranslate2_weights(side, rest, value, path))
     _drop_projection(weights, "decoder.projection.weight", path)
     config = _read_if_there(folder / "config.json")
-    says = {"multilingual": None, "suppressed": config.get("suppress_ids")}
-    return _checkpoint(weights, heads, path), {**says, "alignment_heads": config.get("alignment_heads")}
+    says = {
+        "multilingual": None,
+        "suppressed": _numbers(config, "suppress_ids", folder),
+        "alignment_heads": _numbers(config, "alignment_heads", folder, 2),
+    }
+    return _checkpoint(weights, heads, path), says
 
 
 def _ctranslate2_weights(side: str, rest: str, value: Tensor, path: Path) -> dict[str, Tensor]:
@@ -198,6 +203,20 @@ def _drop_projection(weights: dict[str, Tensor], name: str, path: Path) -> None:
     embedding: Optional[Tensor] = weights.get("decoder.embed_tokens.weight")
     if projection is not None and (embedding is None or not torch.equal(projection, embedding)):
         raise ValueError(f"{path}: {name} is not the embedding, as in Whisper")
+
+
+def _numbers(config: Mapping, name: str, folder: Path, size: Optional[int] = None) -> Optional[list]:
+    """A list of numbers, or with ``size`` of lists of so many; None where there is none."""
+    found = config.get(name)
+    for numbers in found if size and isinstance(found, list) else [] if found is None else [found]:
+        if (
+            not isinstance(numbers, list)
+            or len(numbers) != (size or len(numbers))
+            or not all(isinstance(number, int) for number in numbers)
+        ):
+            kind = f"lists of {size} numbers" if size else "a list of numbers"
+            raise ValueError(f"{folder}: {name}: found {str(found)[:50]}, expected {kind}")
+    return found
 
 
 def _read_if_there(path: Path) -> dict[str, Any]:
