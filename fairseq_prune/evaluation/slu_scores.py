@@ -5,13 +5,15 @@ own evaluation: what is not right is a false positive and a false negative.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional
 
 import editdistance
+import numpy as np
 
-from fairseq_prune.text.meanings import Meaning, Node, parse
+from fairseq_prune.evaluation.bootstrap import interval, resample
+from fairseq_prune.text.meanings import SLOT, Meaning, Node, parse
 
 
 @dataclass
@@ -80,6 +82,7 @@ def slurp_counts(gold: Meaning, predicted: Optional[Meaning]) -> dict[str, Count
     """Of an utterance; None is a prediction that could not be read, and all wrong.
 
     ``slu_f1`` adds the counts of the word and the character distance (Bastianelli et al. 2020, SLU-F1).
+    ``acceptance`` is the share of commands that would be carried out right: intent and every entity, in any order.
     """
     found = predicted or Meaning("", "")
     words = distance_counts(gold, found, word_distance)
@@ -92,17 +95,26 @@ def slurp_counts(gold: Meaning, predicted: Optional[Meaning]) -> dict[str, Count
         "word_f1": words,
         "char_f1": characters,
         "slu_f1": words + characters,
+        "acceptance": Counts.of_equality(
+            (gold.intent, sorted(gold.entities)), (found.intent, sorted(found.entities))
+        ),
     }
 
 
 # -- STOP
 
 
+def command(node: Node) -> tuple:
+    """What a parse asks for: its intents, and its slots with their words, in any order; other words do not count."""
+    words = tuple(node.words()) if node.label.startswith(SLOT) else ()
+    return node.label, words, sorted(command(child) for child in node.children if isinstance(child, Node))
+
+
 def stop_counts(gold: Node, predicted: Optional[Node]) -> dict[str, Counts]:
     """Of an utterance; None is a prediction that could not be read, and wrong.
 
     ``exact_match`` is of the whole parse, ``tree_match`` of the parse without its words (EM and EM-tree of Tomasello
-    et al. 2022), ``label_f1`` of its intents and slots, as a multiset.
+    et al. 2022), ``label_f1`` of its intents and slots, as a multiset. ``acceptance`` is that of `slurp_counts`.
     """
     tree = predicted.without_words() if predicted else None
     return {
@@ -112,6 +124,7 @@ def stop_counts(gold: Node, predicted: Optional[Node]) -> dict[str, Counts]:
             (node.label for node in gold.nodes()),
             (node.label for node in predicted.nodes()) if predicted else (),
         ),
+        "acceptance": Counts.of_equality(command(gold), predicted and command(predicted)),
     }
 
 
@@ -164,3 +177,22 @@ def total(counts: Iterable[dict[str, Counts]]) -> dict[str, Counts]:
         for name, value in row.items():
             sums[name] = sums.get(name, Counts()) + value
     return sums
+
+
+def intervals(
+    counts: Sequence[dict[str, Counts]], speakers: Optional[Sequence[str]] = None
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of all scores, in percent, by drawing utterances with replacement.
+
+    Args:
+        counts: (utterances,) of each
+        speakers: (utterances,) who speaks; with them, speakers are drawn with all they said
+    """
+    speakers = range(len(counts)) if speakers is None else speakers
+    place = np.unique(speakers, return_inverse=True)[1]
+    found = {}
+    for name in counts[0]:
+        parts = np.zeros((place.max() + 1, 3))
+        np.add.at(parts, place, [(row[name].tp, row[name].fp, row[name].fn) for row in counts])
+        found[name] = interval([100 * Counts(*draw).f1 for draw in resample(parts)])
+    return found

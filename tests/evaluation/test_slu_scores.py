@@ -9,6 +9,7 @@ from fairseq_prune.evaluation.slu_scores import (
     CORPORA,
     Counts,
     character_distance,
+    intervals,
     slurp_counts,
     stop_counts,
     total,
@@ -107,3 +108,30 @@ def test_scores_of_stop(found, exact, tree, labels):
     assert counts["exact_match"].f1 == exact
     assert counts["tree_match"].f1 == tree
     assert counts["label_f1"].f1 == pytest.approx(labels)
+
+
+@pytest.mark.parametrize(
+    "found, accepted",
+    [
+        ("[IN:A [SL:C y ] please [SL:B x z ] ]", 1),
+        ("[IN:A [SL:B x z ] ]", 0),
+        ("[IN:A [SL:B x ] [SL:C y ] ]", 0),
+        ("[IN:A [SL:B x z ] [SL:C y ] [SL:C y ] ]", 0),
+        ("[IN:D [SL:B x z ] [SL:C y ] ]", 0),
+    ],
+)
+def test_a_command_is_accepted_when_intent_and_all_slots_are_right_in_any_order(found, accepted):
+    gold = "[IN:A [SL:B x z ] play [SL:C y ] ]"
+    assert stop_counts(parse(gold), parse(found))["acceptance"].f1 == accepted
+    as_slurp = [Meaning.from_parse(parse(text.replace("IN:", "IN:s_"))) for text in (gold, found)]
+    assert slurp_counts(*as_slurp)["acceptance"].f1 == accepted
+
+
+def test_intervals_by_speaker_are_wider_where_a_speaker_is_right_or_wrong_as_a_whole():
+    right, wrong = (stop_counts(parse("[IN:A ]"), parse(text)) for text in ("[IN:A ]", "[IN:B ]"))
+    counts, speakers = [right] * 30 + [wrong] * 30, [place // 10 for place in range(60)]
+    low, high = intervals(counts)["acceptance"]
+    assert 35 < low < 45 and 55 < high < 65  # 50 +- 1.96 * 100 * sqrt(0.25 / 60) = 37 to 63
+    low, high = intervals(counts, speakers)["acceptance"]
+    assert low < 20 and high > 80
+    assert intervals(counts, range(60)) == intervals(counts)

@@ -8,6 +8,8 @@ import soundfile
 from command_lines import ROOT, run
 from slu_corpus import LABELS, PARSES, SMALL, slurp_row, small_whisper, tokenizer, write_data, write_jsonl
 
+from fairseq_prune.data.manifest import Utterance, write_manifest
+
 PRELOAD = "fairseq_prune fairseq_prune.inference.understanding"
 USER_DIR = ["--user-dir", ROOT / "fairseq_prune", "--task", "spoken_language_understanding"]
 TRAIN = (
@@ -86,6 +88,25 @@ def test_audio_longer_than_the_context_is_refused(student, data, forks):
     assert "long.wav: 31.0 s of audio, the context is 30 s" in err
 
 
+def test_answers_of_understand_are_scored_by_speaker(forks, tmp_path):
+    answers = ["[IN:A [SL:B x ] ]", "[IN:A [SL:B y ] ]", "[IN:C ]"]
+    rows = [
+        Utterance(str(i), f"audio/{i}.wav", 0, 1600, "", answers[0], speaker)
+        for i, speaker in enumerate(("ann", "bob", "bob"))
+    ]
+    write_manifest(tmp_path / "test.tsv", rows)
+    lines = [{"audio": f"/elsewhere/{i}.wav", "text": text} for i, text in enumerate(answers)]
+    arguments = ["stop", "--answers", write_jsonl(tmp_path / "answers.jsonl", lines)]
+    arguments += ["--manifest", tmp_path / "test.tsv", "--by-speaker", "--json"]
+    status, out, err = forks.run(ROOT / "scripts" / "score_slu.py", *arguments, cwd=tmp_path)
+    assert status == 0, err
+    report = json.loads(out)
+    assert report["acceptance"] == 33.33 and report["intervals"]["acceptance"] == [0, 100]
+    write_jsonl(tmp_path / "answers.jsonl", lines[::-1])
+    status, _, err = forks.run(ROOT / "scripts" / "score_slu.py", *arguments, cwd=tmp_path)
+    assert status == 2 and "line 1: the answer for 2.wav, expected 0.wav" in err
+
+
 def test_scores_of_files_in_the_format_of_the_corpora(forks, tmp_path):
     score = ROOT / "scripts" / "score_slu.py"
     rows = [
@@ -102,7 +123,7 @@ def test_scores_of_files_in_the_format_of_the_corpora(forks, tmp_path):
         status, out, err = forks.run(score, "slurp", "--gold", gold, "--predictions", found, cwd=tmp_path)
         assert status == 0, err
         assert "1 of 2 gold annotations have no prediction" in out
-        scores = dict(line.split() for line in out.splitlines()[1:])
+        scores = dict(line.split()[:2] for line in out.splitlines()[1:])
         # TP 2, FP and FN 1/2 of the words and 3/7 of the characters
         assert float(scores["slu_f1"]) == round(100 * 4 / (4 + 2 * (1 / 2 + 3 / 7)), 2)
         assert float(scores["intent_accuracy"]) == 100
@@ -111,8 +132,10 @@ def test_scores_of_files_in_the_format_of_the_corpora(forks, tmp_path):
     (tmp_path / "found.txt").write_text("[IN:A [SL:B y ] ]\n[IN:C\n")
     arguments = ["stop", "--gold", parses, "--predictions", tmp_path / "found.txt", "--json"]
     status, out, err = forks.run(score, *arguments, cwd=tmp_path)
-    expected = {"utterances": 2, "malformed": 1, "exact_match": 0, "tree_match": 50, "label_f1": 80}
-    assert json.loads(out) == expected, err
+    expected = {"exact_match": 0, "tree_match": 50, "label_f1": 80, "acceptance": 0}
+    report = json.loads(out)
+    assert report.pop("intervals").keys() == expected.keys(), err
+    assert report == {"utterances": 2, "malformed": 1, **expected}
     parses.write_text("[IN:A [SL:B x ] ]\n[IN:C\n")
     status, _, err = forks.run(score, *arguments, cwd=tmp_path)
     assert (status, err.count("\n")) == (2, 1)
