@@ -1,11 +1,15 @@
-"""transcribe.py with a Whisper that was exported for ONNX Runtime: numpy makes its features, torch runs no model.
+"""transcribe.py with a Whisper or a recogniser that was exported for ONNX Runtime: torch runs no model.
 
 The likeliest token is taken at each step. Nothing is tried again: where a text fails, a checkpoint hears all silence.
 """
 
+import math
+
 from _transcribe_files import Writer
 from tqdm import tqdm
 
+from fairseq_prune.checkpoints.hubert.runtime import CONFIG, RECOGNIZER, OnnxRecognizer
+from fairseq_prune.checkpoints.huggingface_folder import read_json
 from fairseq_prune.checkpoints.whisper.runtime import HOP, OnnxWhisper
 from fairseq_prune.constants import SAMPLE_RATE
 from fairseq_prune.data.pauses import cut_by_blocks
@@ -36,8 +40,11 @@ def transcribe(args, options):
         )
     writer = Writer(args)
     recordings = [FileRecording(path) for path in args.audio]
-    model = OnnxWhisper(args.onnx)
-    longest = model.config["mel_frames"] * HOP / SAMPLE_RATE
+    config = read_json(args.onnx / CONFIG, "file, expected a folder of scripts/export.py")
+    if config.get("kind") == RECOGNIZER:
+        model, longest = OnnxRecognizer(args.onnx), math.inf
+    else:
+        model, longest = OnnxWhisper(args.onnx), config["mel_frames"] * HOP / SAMPLE_RATE
     total = sum(recording.seconds for recording in recordings)
     with tqdm(total=round(total, 1), desc="transcribing", unit="s", disable=None) as bar:
         for number, recording in enumerate(recordings):

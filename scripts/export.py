@@ -6,6 +6,7 @@ leaves nothing.
 
     python scripts/export.py --checkpoint pruned.pt --format onnx --out pruned.onnx --int8
     python scripts/export.py --checkpoint whisper.pt --format hf --out whisper_hf
+    python scripts/export.py --checkpoint recogniser.pt --format onnx --out recogniser_onnx
 """
 
 from pathlib import Path
@@ -15,6 +16,7 @@ from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.formats import formats_of
 from fairseq_prune.checkpoints.loading import load_fairseq_state
+from fairseq_prune.inference.recognition import MODELS, Recognizer
 
 
 def main(args):
@@ -32,7 +34,11 @@ def main(args):
         if args.int8 and not formats[args.format].int8:
             able = " or ".join(name for name, row in formats.items() if row.int8)
             raise ValueError(f"--int8: found with --format {args.format}, expected {able}")
-        [model], _, task = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], state=state)
+        if state["cfg"].model._name in MODELS:  # published ones hold no dictionary
+            recognizer = Recognizer(args.checkpoint, args.dict, args.model_overrides)
+            model, task = recognizer.model, recognizer.task
+        else:
+            [model], _, task = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], state=state)
         formats[args.format].write(model.eval(), task, written, args)
     print(f"{args.out}: {args.format}, loaded back with equal outputs")
 
@@ -41,7 +47,11 @@ if __name__ == "__main__":
     parser = PlainParser(__doc__)
     add = parser.add_argument
     add("--checkpoint", required=True, help="checkpoint of this package")
-    add("--format", required=True, help="dphubert, torchaudio, hf, onnx; of Whisper hf, ctranslate2, onnx")
+    add(
+        "--format",
+        required=True,
+        help="dphubert, torchaudio, hf, onnx; of recognisers hf, onnx; of Whisper hf, ctranslate2, onnx",
+    )
     add("--out", type=Path, required=True, help="file to write, or folder where the format has several files")
     add(
         "--int8",
@@ -54,5 +64,6 @@ if __name__ == "__main__":
         default={},
         help="options of the checkpoint to change: \"{'token_keep_ratio': 1.0}\"",
     )
+    add("--dict", type=Path, help="fairseq dictionary of a recogniser whose checkpoint holds none")
     add("--overwrite", action="store_true", help="replace what is there")
     run(main, parser)

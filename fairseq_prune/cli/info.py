@@ -31,6 +31,7 @@ NEXT = {
     "audio_finetuning": (
         "transcribe --checkpoint {} speech.wav",
         "prune-weights finalize {} --out recogniser.pt",
+        "export --checkpoint {} --format onnx --out folder",
     ),
     "dphubert": ("distil compress --checkpoint {} --out small.pt",),
     "encoder": ("export --checkpoint {} --format hf --out folder", "features --checkpoint {} ...", "bench"),

@@ -112,14 +112,17 @@ class DropsFrames:
         """Called by fairseq's trainer before each update and when a checkpoint is loaded."""
         self.num_updates = num_updates
 
+    def keep_ratio(self, index: int) -> float:
+        """Of a layer, where the warm-up is now."""
+        ratio = self.pruning.keep_ratios[index]
+        if ratio == 1.0 or self.num_updates is None:
+            return ratio
+        return warmed_up_ratio(ratio, self.num_updates, self.pruning.warmup_updates)
+
     def keep_counts(self, index: int, lengths: list[int]) -> list[int]:
         """Frames that are left of each utterance after a layer."""
-        ratio = self.pruning.keep_ratios[index]
-        if ratio == 1.0:
-            return lengths
-        if self.num_updates is not None:
-            ratio = warmed_up_ratio(ratio, self.num_updates, self.pruning.warmup_updates)
-        return tokens.keep_counts(lengths, ratio, self.pruning.minimum)
+        ratio = self.keep_ratio(index)
+        return lengths if ratio == 1.0 else tokens.keep_counts(lengths, ratio, self.pruning.minimum)
 
     def planned_lengths(
         self, lengths: list[int], tail: Optional[list[int]] = None, skipped: Optional[Sequence[bool]] = None

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .tokens import is_exported
+
 # rows of the softmax that are held at once when attention is scored, on the CPU: they stay in its cache
 QUERY_BLOCK = 128
 # bytes of them on other devices, which want few large products
@@ -89,7 +91,9 @@ def _attention_and_received(
     weight = weight / heads
     received = torch.zeros(batch, frames, device=query.device)
     outputs = []
-    for start in range(0, frames, block):
+    exported = is_exported()  # a graph for other lengths, too, which holds no loop over blocks
+    block = frames if exported else block
+    for start in [0] if exported else range(0, frames, block):
         logits = query[:, :, start : start + block] @ key
         if bias is not None:
             logits += bias

@@ -36,6 +36,12 @@ def is_traced() -> bool:
     return torch.jit.is_tracing() or (compiler is not None and compiler.is_compiling())
 
 
+def is_exported() -> bool:
+    """Whether a graph is made of operations, for other shapes than those of now."""
+    compiler = getattr(torch, "compiler", None)
+    return hasattr(compiler, "is_exporting") and compiler.is_exporting()
+
+
 class Lengths(list):
     """Valid frames of each utterance, as integers and, in `on_device`, as the tensor (batch,) of these."""
 

@@ -1,6 +1,8 @@
 """An encoder of ours in the formats of other libraries; each is loaded back and compared before the writer returns."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -96,13 +98,41 @@ def export_huggingface(model, task, out: Path, options=None) -> None:
         ValueError: transformers is missing, cannot express the encoder's shapes, or computes something else.
     """
     encoder = encoder_of(model)
+    write_huggingface(encoder, out, "HubertModel")
+    transformers = import_extra("transformers", "bench")
+    with quiet():
+        back = transformers.HubertModel.from_pretrained(out).eval()
+    waveform = probe()
+    source = normalize_waveform(waveform, [SAMPLES]) if encoder.normalize else waveform
+    with torch.no_grad():
+        require_equal(back(source).last_hidden_state, expected_output(encoder, waveform), out)
+
+
+def write_huggingface(
+    encoder: TokenPrunedHubert,
+    out: Path,
+    kind: str,
+    head: Optional[Mapping[str, Tensor]] = None,
+    **options,
+) -> None:
+    """Write a folder of transformers with its feature extractor.
+
+    Args:
+        kind: class of transformers, such as HubertForCTC, with whatever head.
+        head: its weights.
+        options: further ones of its configuration.
+
+    Raises:
+        ValueError: transformers is missing, or cannot express the encoder's shapes.
+    """
     cfg = encoder.cfg
     check_plain(encoder)
-    heads, units = uniform_shape(encoder, "transformers' HubertModel")
+    heads, units = uniform_shape(encoder, f"transformers' {kind}")
     transformers = import_extra("transformers", "bench")
     transformers.utils.logging.disable_progress_bar()
     layers = conv_layers(encoder)
-    config = transformers.HubertConfig(
+    model_class = getattr(transformers, kind)
+    config = model_class.config_class(
         hidden_size=cfg.encoder_embed_dim,
         num_hidden_layers=cfg.encoder_layers,
         num_attention_heads=heads,
@@ -122,26 +152,23 @@ def export_huggingface(model, task, out: Path, options=None) -> None:
         do_stable_layer_norm=cfg.layer_norm_first,
         apply_spec_augment=False,
         mask_time_prob=0.0,
+        **options,
     )
-    theirs = transformers.HubertModel(config).eval()
+    theirs = model_class(config).eval()
     weights = {**to_torchaudio(encoder.state_dict()), **projection_of(encoder)}
+    prefix = f"{theirs.base_model_prefix}." if head else ""
     known = theirs.state_dict()
-    result = theirs.load_state_dict(
-        {_in_transformers(name, known): w for name, w in weights.items()}, strict=False
-    )
-    left = [name for name in result.missing_keys if name != "masked_spec_embed"] + result.unexpected_keys
+    weights = {_in_transformers(name, known, prefix): value for name, value in weights.items()}
+    result = theirs.load_state_dict({**weights, **(head or {})}, strict=False)
+    missing = [name for name in result.missing_keys if not name.endswith("masked_spec_embed")]
+    left = missing + result.unexpected_keys
     if left:
-        raise ValueError(f"{out}: weights do not fit transformers' HubertModel: {', '.join(left[:5])}")
+        raise ValueError(f"{out}: weights do not fit transformers' {kind}: {', '.join(left[:5])}")
     with quiet():
         theirs.save_pretrained(out)
         transformers.Wav2Vec2FeatureExtractor(
             do_normalize=encoder.normalize, return_attention_mask=cfg.extractor_mode == "layer_norm"
         ).save_pretrained(out)
-        back = transformers.HubertModel.from_pretrained(out).eval()
-    waveform = probe()
-    source = normalize_waveform(waveform, [SAMPLES]) if encoder.normalize else waveform
-    with torch.no_grad():
-        require_equal(back(source).last_hidden_state, expected_output(encoder, waveform), out)
 
 
 @export_format("onnx", ENCODERS, int8=True)
@@ -190,10 +217,10 @@ def require_equal(found: Tensor, expected: Tensor, out: Path, tolerance: float =
     return difference
 
 
-def _in_transformers(name: str, known) -> str:
+def _in_transformers(name: str, known, prefix: str) -> str:
     """torchaudio's name in transformers' HubertModel, whose weight norm has the names of the installed torch."""
     name = name.replace("encoder.feature_projection.", "feature_projection.")
-    name = name.replace("encoder.transformer.", "encoder.")
+    name = prefix + name.replace("encoder.transformer.", "encoder.")
     if name not in known:
         name = name.replace("conv.weight_g", "conv.parametrizations.weight.original0")
         name = name.replace("conv.weight_v", "conv.parametrizations.weight.original1")

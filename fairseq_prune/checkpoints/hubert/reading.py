@@ -88,11 +88,27 @@ def read_hubert(path):
     """
     path = Path(path)
     with usable(path):
-        return _read(path)
+        return _checked(*(read_huggingface_hubert if path.is_dir() else _read_fairseq)(path), path)
 
 
-def _read(path):
-    config, normalize, weights = (read_huggingface_hubert if path.is_dir() else _read_fairseq)(path)
+def hubert_in(options, normalize, weights, source):
+    """A HuBERT or wav2vec 2.0 without pretraining heads, of a model of fairseq.
+
+    Args:
+        options: of the model. weights: under the names of fairseq's HubertModel.
+        normalize: whether it was trained on waveforms of zero mean and unit variance.
+        source: where they come from, for errors.
+
+    Returns:
+        HubertCheckpoint
+
+    Raises:
+        ValueError: as `read_hubert`.
+    """
+    return _checked(*_without_head(options, normalize, weights, source), source)
+
+
+def _checked(config, normalize, weights, path):
     for key, value in weights.items():
         if not (KNOWN_KEY.fullmatch(key) and isinstance(value, Tensor)):
             raise ValueError(f"{path}: unknown weight {key!r}, expected those of a HuBERT")
@@ -123,6 +139,10 @@ def _read_fairseq(path):
                 f"{path}: unknown weight {other[0]!r}, expected those of an encoder with a CTC head"
             )
         weights = {key[len(CTC_PREFIX) :]: value for key, value in weights.items()}
+    return _without_head(model, normalize, weights, path)
+
+
+def _without_head(model, normalize, weights, path):
     name = model.get("_name") or model.get("arch")
     if name in OUR_MODELS:
         config, weights = encoder_in(name, model, weights, path)

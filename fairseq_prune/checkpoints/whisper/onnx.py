@@ -3,8 +3,6 @@
 The encoder gives the keys and values that the decoder's cross-attention looks at, so that they are computed once a
 clip; the decoder takes and gives the keys and values of the tokens so far. Batches of one: a device hears one command
 at a time.
-
-Over 300 lines: the two graphs and the check of both belong together.
 """
 
 import json
@@ -17,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fairseq_prune.checkpoints.extras import import_extra, quiet
 from fairseq_prune.checkpoints.formats import export_format
+from fairseq_prune.checkpoints.onnx_graphs import require_held, require_libraries, write_graph
 from fairseq_prune.checkpoints.onnx_quantization import quantize
 from fairseq_prune.checkpoints.whisper.runtime import (
     CONFIG,
@@ -36,11 +34,9 @@ from fairseq_prune.pruning.attention import attention_bias
 from fairseq_prune.pruning.criteria import Evidence
 from fairseq_prune.pruning.tokens import Lengths
 
-OPSET = 18
 TOLERANCE, INT8_TOLERANCE = 1e-3, 0.15  # of logits, relative to the largest
 # convolutions of 8 bits are slower than those of 32; what the encoder gathers are positions, the decoder embeddings
 QUANTIZED = {ENCODER: ["MatMul", "Gemm"], DECODER: ["MatMul", "Gemm", "Gather"]}
-HELD_CRITERIA = ("received", "norm", "uniform")
 
 
 class ClipEncoder(nn.Module):
@@ -95,11 +91,8 @@ class ClipEncoder(nn.Module):
         self, layer: nn.Module, x: Tensor, sizes: Optional[Tensor], lengths: Tensor, ranks: Tensor
     ) -> tuple[Tensor, Optional[Tensor]]:
         """The layer up to its feed-forward block, and `DropsFrames.drop_frames` of one clip."""
-        rule, received = self.encoder.pruning.rule, None
-        if rule.reads_attention:
-            x, received = attend_and_score(layer, x, sizes)
-        else:
-            x = layer.attend(x, sizes=sizes)[0]
+        rule = self.encoder.pruning.rule
+        x, received, _ = layer.attend(x, sizes=sizes, scored=rule.reads_attention)
         before, after = (Lengths([], length) for length in lengths.split(1))
         scores = rule.score(Evidence(x, before, after, received))
         if self.encoder.keeps_silence:
@@ -110,31 +103,6 @@ class ClipEncoder(nn.Module):
         )  # ONNX's TopK, which gives the earlier one where scores tie
         kept = order.index_select(0, ranks).sort().values
         return x.index_select(1, kept), sizes if sizes is None else sizes.index_select(1, kept)
-
-
-def attend_and_score(layer: nn.Module, x: Tensor, sizes: Optional[Tensor]) -> tuple[Tensor, Tensor]:
-    """What ``layer.attend`` gives of one clip, without its loop over blocks of queries, which a graph cannot hold.
-
-    Args:
-        layer: a `WhisperEncoderLayer`.
-        x: (1, frames, dim).
-        sizes: (1, frames), how many frames each stands for, or None.
-
-    Returns:
-        (1, frames, dim), and the attention received (1, frames).
-    """
-    attention, normed = layer.self_attn, layer.self_attn_layer_norm(x)
-    query, key, value = (
-        projection(normed).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
-    )
-    logits = query * attention.head_dim**-0.5 @ key.transpose(2, 3)
-    bias = attention_bias(None, sizes, x.dtype)
-    weights = (logits if bias is None else logits + bias).softmax(-1)
-    out = attention.out_proj((weights @ value).transpose(1, 2).flatten(2))
-    by_query = weights.mean(1)  # over heads
-    received = by_query.sum(1) if sizes is None else (sizes[:, None] @ by_query)[:, 0]
-    return layer.add(x, out), received
 
 
 class TokenDecoder(nn.Module):
@@ -181,16 +149,8 @@ def export_onnx(model, task, out: Path, options) -> None:
         ValueError: frames are dropped in a way that the graph cannot hold; onnx or onnxruntime is missing, or gives
             other logits than the model.
     """
-    encoder = model.encoder
-    if not encoder.pruning.keeps_all and encoder.pruning.criterion not in HELD_CRITERIA:
-        raise ValueError(
-            f"--token-keep-criterion: found {encoder.pruning.criterion!r}, the format holds"
-            f" {', '.join(HELD_CRITERIA)}: give one of these, or all frames, in --model-overrides, such as"
-            " \"{'token_keep_ratio': 1.0}\""
-        )
-    import_extra("onnx", "onnx")
-    import_extra("onnxscript", "onnx")
-    import_extra("onnxruntime", "onnx")
+    require_libraries()
+    require_held(model.encoder.pruning)
     out.mkdir(parents=True)
     _write_graphs(model, out)
     config = runtime_config(model, task)
@@ -217,7 +177,7 @@ def runtime_config(model, task) -> dict:
         "mel_frames": encoder.max_positions(),
         "audio_context": encoder.audio_context,
         "silence_stride": encoder.silence_stride,
-        "keep_ratios": list(encoder.pruning.keep_ratios),
+        "keep_ratios": [encoder.keep_ratio(index) for index in range(len(encoder.layers))],
         "keep_at_least": encoder.pruning.minimum,
         "keeps_silence": encoder.keeps_silence,
         "max_tokens": decoder.max_positions(),
@@ -266,20 +226,9 @@ def _write_graphs(model, out: Path) -> None:
             (None, {3: places}, {3: places}, {3: tokens}, {3: tokens}, *[{3: places}] * len(memory[2:])),
         ),
     }
-    for name, (module, arguments, inputs, outputs, dynamic) in graphs.items():
-        with quiet():
-            torch.onnx.export(
-                module,
-                arguments,
-                str(out / name),
-                input_names=inputs,
-                output_names=outputs,
-                opset_version=OPSET,
-                dynamo=True,
-                dynamic_shapes=dynamic,
-                external_data=False,
-                verbose=False,
-            )
+    for name, (module, *described) in graphs.items():
+        arguments, inputs, outputs, dynamic = described
+        write_graph(module, arguments, out / name, inputs, outputs, dynamic)
 
 
 @torch.no_grad()

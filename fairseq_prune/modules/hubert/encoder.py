@@ -226,13 +226,7 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
     def _encode(self, frames: Frames, visit: Callable[[], None] = lambda: None) -> None:
         """Positions and layers; ``visit`` is called before the first layer and after each."""
         encoder = self.encoder
-        x = frames.x
-        if frames.padding_mask is not None:
-            x = x.masked_fill(frames.padding_mask.unsqueeze(-1), 0)
-        x = x + positional_features(encoder.pos_conv, x, frames.padding_mask if self.pad_invariant else None)
-        if not encoder.layer_norm_first:
-            x = encoder.layer_norm(x)
-        frames.x = F.dropout(x, p=encoder.dropout, training=self.training)
+        self.add_positions(frames)
         skipped = [False] * len(encoder.layers)
         if self.training and encoder.layerdrop > 0:
             skipped = (torch.rand(len(encoder.layers)) < encoder.layerdrop).tolist()
@@ -248,10 +242,20 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
                 after = self._runner()(partial(self._after_layer, index, replace(frames)), frames.x)
                 vars(frames).update(vars(after))
             else:
-                self._layer(index, frames)
+                self.run_layer(index, frames)
             visit()
         if encoder.layer_norm_first:
             frames.x = encoder.layer_norm(frames.x)
+
+    def add_positions(self, frames: Frames) -> None:
+        """What is done before the first layer."""
+        encoder, x = self.encoder, frames.x
+        if frames.padding_mask is not None:
+            x = x.masked_fill(frames.padding_mask.unsqueeze(-1), 0)
+        x = x + positional_features(encoder.pos_conv, x, frames.padding_mask if self.pad_invariant else None)
+        if not encoder.layer_norm_first:
+            x = encoder.layer_norm(x)
+        frames.x = F.dropout(x, p=encoder.dropout, training=self.training)
 
     def _runner(self) -> Callable:
         """How layers and blocks of the extractor are run."""
@@ -260,7 +264,7 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
     def _after_layer(self, index: int, frames: Frames, x: Tensor) -> Frames:
         """What a layer makes of ``frames`` with the states ``x``; ``frames`` itself stays, for a second pass."""
         frames = replace(frames, x=x)
-        self._layer(index, frames)
+        self.run_layer(index, frames)
         return frames
 
     def _parameters_of_layer(self, index: int) -> list[nn.Parameter]:
@@ -269,7 +273,8 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
             modules += [self.relative_position.layers[str(index)], self.relative_position.table]
         return [parameter for module in modules for parameter in module.parameters()]
 
-    def _layer(self, index: int, frames: Frames) -> None:
+    def run_layer(self, index: int, frames: Frames) -> None:
+        """A layer, which drops frames if that is planned."""
         layer = self.encoder.layers[index]
         if self.shapes.heads[index]:
             self._attend(index, frames)
@@ -277,7 +282,11 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
             frames.x = frames.x + layer.self_attn.out_proj()
             if not layer.layer_norm_first:
                 frames.x = layer.self_attn_layer_norm(frames.x)
-        x = frames.x
+        self.feed_forward(index, frames)
+
+    def feed_forward(self, index: int, frames: Frames) -> None:
+        """The feed-forward block of a layer, and the norms around it."""
+        layer, x = self.encoder.layers[index], frames.x
         if self.shapes.units[index]:
             x = layer.final_layer_norm(x) if layer.layer_norm_first else x
             x = onednn.linear(layer.fc2, layer.dropout2(onednn.linear(layer.fc1, x, layer.activation_fn)))
@@ -287,15 +296,25 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
         frames.x = x if layer.layer_norm_first else layer.final_layer_norm(x)
 
     def _attend(self, index: int, frames: Frames) -> None:
-        layer = self.encoder.layers[index]
         prunes = self.prunes(index, frames)
+        residual, received, keys = self.attend(index, frames, prunes and self.pruning.rule.reads_attention)
+        if prunes:
+            self.drop_frames(index, frames, received, keys, residual)
+
+    def attend(
+        self, index: int, frames: Frames, scored: bool = False
+    ) -> tuple[Tensor, Optional[Tensor], Tensor]:
+        """The attention of a layer, and the norms around it.
+
+        Returns:
+            the residual stream (batch, frames, dim); what else `modules.self_attention` returns.
+        """
+        layer = self.encoder.layers[index]
         x = layer.self_attn_layer_norm(frames.x) if layer.layer_norm_first else frames.x
-        scored = prunes and self.pruning.rule.reads_attention
         x, received, keys = self._self_attention(index, x, frames, scored)
         x = frames.x + layer.dropout1(x)
         frames.x = x if layer.layer_norm_first else layer.self_attn_layer_norm(x)
-        if prunes:
-            self.drop_frames(index, frames, received, keys, residual=x)
+        return x, received, keys
 
     def _self_attention(
         self, index: int, x: Tensor, frames: Frames, scored: bool

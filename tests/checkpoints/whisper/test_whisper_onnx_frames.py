@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_whisper import clips, huggingface_whisper, our_names, small_tokenizer, small_whisper
 
+from fairseq_prune.checkpoints.onnx_graphs import HELD_CRITERIA
 from fairseq_prune.checkpoints.whisper import onnx, runtime
 
 MEL_FRAMES = 200
@@ -52,7 +53,7 @@ def logits_of_onnx(folder, features, tokens):
     context=st.sampled_from(["30s", "clip", "clip+0.2", "clip+0.37"]),
     stride=st.integers(1, 9),
     ratio=st.sampled_from([0.1, 0.25, 0.5, 0.9, 1.0]),
-    criterion=st.sampled_from(onnx.HELD_CRITERIA),
+    criterion=st.sampled_from(HELD_CRITERIA),
     keeps_silence=st.booleans(),
 )
 @torch.no_grad()

@@ -1,0 +1,211 @@
+"""Running recognisers and translators that scripts/export.py --format onnx wrote, with numpy and ONNX Runtime alone.
+
+This file needs nothing else of the package, nor torch: copy it to the device, beside the exported folder.
+
+    text = OnnxRecognizer("exported").text(samples)         samples: (samples,) at 16 kHz in [-1, 1]
+    text = OnnxTranslator("exported").text(samples)         needs the library sentencepiece, too
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+CONFIG, ENCODER, DECODER = "config.json", "encoder.onnx", "decoder.onnx"
+SENTENCEPIECE = "sentencepiece.model"
+RECOGNIZER, TRANSLATOR = "ctc_recognizer", "speech_translator"  # what config.json says under "kind"
+SILENCE = 2**-16  # half of the smallest step of 16-bit audio
+
+
+def open_graph(path, threads: int = 0):
+    """An ONNX Runtime session.
+
+    Args:
+        threads: of ONNX Runtime; 0 leaves the choice to it.
+
+    Raises:
+        ValueError: there is no onnxruntime.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError(f"onnxruntime cannot be used ({error}): pip install onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+
+
+def frames_of(samples: int, convolutions) -> int:
+    """Frames that unpadded convolutions of (kernel, stride) make of so many samples; 0 of too few."""
+    for kernel, stride in convolutions:
+        samples = (samples - kernel) // stride + 1 if samples >= kernel else 0
+    return samples
+
+
+def frame_plan(lengths, config: dict) -> dict[str, np.ndarray]:
+    """What the encoder's graph takes besides waveforms and lengths: how many frames leave the layers that drop some.
+
+    Args:
+        lengths: samples of each waveform.
+        config: of the export.
+    """
+    left, counts, plan = [frames_of(length, config["convolutions"]) for length in lengths], [], {}
+    for layer, ratio in enumerate(config["keep_ratios"]):
+        if ratio < 1:
+            # 0.1 * 30 is 3.0000000000000004 in floating point: a count must not grow by rounding
+            wanted = [max(config["keep_at_least"], math.ceil(ratio * n - 1e-6)) for n in left]
+            left = [min(n, count) for n, count in zip(left, wanted)]
+            counts.append(left)
+            plan[f"ranks_{layer}"] = np.arange(max(left))
+    return {"counts": np.array(counts), **plan} if counts else {}
+
+
+class Runner:
+    """A folder of scripts/export.py in ONNX Runtime.
+
+    Args:
+        folder: of the export.
+        threads: of ONNX Runtime; 0 leaves the choice to it.
+
+    Raises:
+        FileNotFoundError: the folder lacks a file.
+        ValueError: it is an export of another kind, or there is no onnxruntime.
+    """
+
+    kind: str
+    files = (CONFIG, ENCODER)
+
+    def __init__(self, folder, threads: int = 0):
+        self.folder = Path(folder)
+        for name in self.files:
+            if not (self.folder / name).is_file():
+                raise FileNotFoundError(
+                    f"{self.folder / name}: no such file, expected a folder of scripts/export.py"
+                )
+        self.config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        if self.config.get("kind") != self.kind:
+            raise ValueError(
+                f"{self.folder / CONFIG}: kind is {self.config.get('kind')!r}, expected {self.kind!r}"
+            )
+        self.encoder = open_graph(self.folder / ENCODER, threads)
+
+    def encode(self, waveforms) -> list[np.ndarray]:
+        """What the encoder's graph gives of waveforms [(samples,)], each long enough for a frame."""
+        lengths = np.array([len(waveform) for waveform in waveforms])
+        source = np.zeros((len(waveforms), lengths.max()), np.float32)
+        for row, waveform in zip(source, waveforms):
+            row[: len(waveform)] = waveform
+        plan = frame_plan(lengths.tolist(), self.config)
+        return self.encoder.run(None, {"source": source, "lengths": lengths, **plan})
+
+    def is_silent(self, waveform: np.ndarray) -> bool:
+        """Whether (samples,) are too few for a frame, or all the same, as no microphone records them."""
+        too_few = not frames_of(len(waveform), self.config["convolutions"])
+        return too_few or float(waveform.max() - waveform.min()) < SILENCE
+
+
+class OnnxRecognizer(Runner):
+    """A recogniser with CTC, which takes the likeliest label of each frame."""
+
+    kind = RECOGNIZER
+
+    def log_probs(self, waveforms) -> tuple[np.ndarray, np.ndarray]:
+        """Log probabilities (batch, frames, labels), and the valid frames (batch,) of each waveform."""
+        log_probs, frames = self.encode(waveforms)
+        return log_probs, frames
+
+    def labels(self, waveform: np.ndarray) -> list[str]:
+        """The labels of (samples,), without repetitions, blanks and special symbols."""
+        if self.is_silent(waveform):
+            return []
+        path = self.log_probs([waveform])[0][0].argmax(-1)
+        path = path[np.insert(path[1:] != path[:-1], 0, True)]
+        return [self.config["labels"][label] for label in path if label >= self.config["special_labels"]]
+
+    def text(self, waveform: np.ndarray) -> str:
+        """The text of (samples,) at 16 kHz in [-1, 1]: words of letters; other labels with spaces between."""
+        labels, space = self.labels(waveform), self.config["word_end"]
+        if space is None:
+            return " ".join(labels)
+        return " ".join("".join(labels).replace(space, " ").split())
+
+
+class OnnxTranslator(Runner):
+    """A speech translator with beam search, an utterance at a time."""
+
+    kind = TRANSLATOR
+    files = (CONFIG, ENCODER, DECODER, SENTENCEPIECE)
+
+    def __init__(self, folder, threads: int = 0):
+        super().__init__(folder, threads)
+        self.decoder = open_graph(self.folder / DECODER, threads)
+        self._processor = None
+
+    def generate(
+        self, waveform: np.ndarray, beam: int = 5, max_tokens: int = 200, len_penalty: float = 1.0
+    ) -> list[int]:
+        """Token ids of the best translation of (samples,), with the end; [] of silence.
+
+        Beam search as of fairseq's `SequenceGenerator`: a hypothesis that ends among the ``beam`` best is complete, and
+        the search is over when as many are; the best one has the highest log probability by token.
+
+        Args:
+            beam: hypotheses that are held.
+            max_tokens: longest text, without its end.
+            len_penalty: exponent of the length that log probabilities are divided by.
+        """
+        if self.is_silent(waveform):
+            return []
+        config, found = self.config, []
+        end, longest = config["end"], min(max_tokens, config["max_tokens"] - 1)
+        beam = min(beam, config["symbols"] - 1)
+        memory = dict(zip(("memory_keys", "memory_values"), self.encode([waveform])))
+        shape = (config["decoder_layers"], 1, config["heads"], 0, config["head_dim"])
+        cache = {"keys": np.zeros(shape, np.float32), "values": np.zeros(shape, np.float32)}
+        tokens, total = np.full((1, 1), end), np.zeros(1, np.float32)  # one hypothesis, as all are the same
+        complete = np.zeros(beam, bool)
+        for step in range(longest + 1):
+            logits, *grown = self.decoder.run(None, {"tokens": tokens[:, -1:], **memory, **cache})
+            log_probs = log_softmax(logits)
+            log_probs[:, config["pad"]] = -np.inf
+            if step == longest:
+                log_probs[:, np.arange(log_probs.shape[1]) != end] = -np.inf
+            scores = (log_probs + total[:, None]).ravel()
+            best = largest(scores, min(2 * beam, len(scores) - 1))
+            rows, chosen = np.divmod(best, log_probs.shape[1])
+            ends = (chosen == end) & (scores[best] > -np.inf)
+            ends[:beam] &= ~complete
+            for row, candidate in zip(rows[:beam][ends[:beam]], best[:beam][ends[:beam]]):
+                if len(found) < beam:
+                    text = [*tokens[row, 1:].tolist(), end]
+                    found.append((float(scores[candidate]) / (step + 1) ** len_penalty, text))
+            if len(found) == beam or step == longest:
+                break
+            ends[:beam] |= complete
+            going = np.argsort(ends, kind="stable")[:beam]
+            complete, rows, total = ends[going], rows[going], scores[best[going]]
+            tokens = np.concatenate([tokens[rows], chosen[going][:, None]], axis=1)
+            cache = {name: states[:, rows] for name, states in zip(cache, grown)}
+        return max(found, key=lambda hypothesis: hypothesis[0])[1]
+
+    def text(self, waveform: np.ndarray, **options) -> str:
+        """The translation of (samples,) at 16 kHz in [-1, 1]; ``options`` of `generate`."""
+        if self._processor is None:
+            from sentencepiece import SentencePieceProcessor
+
+            self._processor = SentencePieceProcessor(model_file=str(self.folder / SENTENCEPIECE))
+        pieces = [self.config["pieces"][token] for token in self.generate(waveform, **options)]
+        return self._processor.decode([piece for piece in pieces if piece is not None])
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """(rows, symbols) -> the same shape."""
+    logits = logits - logits.max(1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+def largest(scores: np.ndarray, count: int) -> np.ndarray:
+    """Indices (count,) of the largest ``scores`` (candidates,), in their order."""
+    found = np.argpartition(-scores, count - 1)[:count]
+    return found[np.argsort(-scores[found], kind="stable")]
