@@ -8,12 +8,12 @@ Entries are checkpoints (of the task speech_translation, or any HuBERT) or archi
 published sizes: hubert_base, hubert_deltalm; and of others: fairseq, transformers_eager, transformers_sdpa,
 torchaudio, plain_pruning (token pruning as published). Options follow an entry's name: keep=0.7 (ratio of the layers
 from start=4 on) or keeps=1/1/0.8/..., dtype=bfloat16, float16 (GPU) or int8 (CPU, linear layers), kernels=torch
-(without oneDNN), vocabulary=15000 and hubert=pruned.pt (both of hubert_deltalm), label=name.
+or onednn (default: what `fairseq-prune kernels` says), vocabulary=15000 and hubert=pruned.pt (both of hubert_deltalm),
+label=name.
 
 In every round all entries take turns, so that ratios hold on a machine that does other things. The audio is noise.
 """
 
-import platform
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from fairseq_prune.benchmarks.measure import Setting, measure, peak_memory
 from fairseq_prune.benchmarks.report import write_report
 from fairseq_prune.benchmarks.specs import Spec
 from fairseq_prune.inference.base import usable_device
+from fairseq_prune.modules import kernels
 
 
 def settings_of(args):
@@ -36,14 +37,12 @@ def settings_of(args):
     ]
 
 
-def machine(device, threads):
-    """What the figures were taken on."""
+def machine(device):
+    """What the figures were taken on, and what its products reach."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
-    return f"{name}, {threads} thread{'s' * (threads > 1)}, torch {torch.__version__}"
+    found = ", ".join(f"{way} {gflops:.0f}" for way, gflops in kernels.peaks().items())
+    return f"{kernels.machine()}; matrix products reach (GFLOP/s): {found}"
 
 
 def add_options(add, report):
@@ -91,7 +90,9 @@ def main(args):
     measured = measure_all(specs, args, device, stage_rounds=args.stage_rounds)
     kind = "processor time" if args.processor_time else "wall-clock"
     what = f"beam {args.beam}, {args.tokens_per_second:g} tokens/s" if args.tokens_per_second else "encoders"
-    about = f"{machine(device, args.threads)}; {what}; {args.rounds} rounds, {kind}."
+    about = f"{machine(device)}; {what}; {args.rounds} rounds, {kind}."
+    if device.type == "cpu":
+        about += f" Kernels: {kernels.kernels_for() or 'those of torch'}."
     print(write_report(measured, about, args.out, "benchmark"))
     print(f"Written: {args.out}/benchmark.md, .json, .png")
 

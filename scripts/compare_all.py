@@ -68,7 +68,7 @@ def main(args):
     device = usable_device(args.device)
     measured = measure_all(rows_of(args), args, device)
     about = (
-        f"{machine(device, args.threads)}; beam {args.beam}, {args.tokens_per_second:g} tokens a second of audio;"
+        f"{machine(device)}; beam {args.beam}, {args.tokens_per_second:g} tokens a second of audio;"
         f" {args.rounds} rounds in turns.\n\n{summary(measured)}"
     )
     print(write_report(measured, about, args.out, "compare_all").partition("### Stages")[0])

@@ -24,6 +24,7 @@ from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.data.audio import SAMPLE_RATE, audio_info, read_audio
 from fairseq_prune.data.waveform_manifest import read_waveform_manifest
 from fairseq_prune.inference.base import batches_by_length, usable_device
+from fairseq_prune.modules import kernels
 from fairseq_prune.modules.hubert.architecture import build_encoder
 
 
@@ -68,6 +69,8 @@ def main(args):
     encoder = build_encoder(checkpoint.architecture).eval()
     load_state_dict_strictly(encoder, checkpoint.state_dict, args.checkpoint)
     device = usable_device(args.device)
+    if device.type == "cpu":
+        kernels.choose()
     encoder.to(device)
     count = len(encoder.encoder.layers) + 1
     layers = list(range(count)) if args.layers is None else args.layers

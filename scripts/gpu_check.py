@@ -140,7 +140,7 @@ def main(args):
     clock = Clock(args.minutes * 60)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     device = usable_device(args.device)
-    about = f"{machine(device, torch.get_num_threads())}; random weights, noise."
+    about = f"{machine(device)}; random weights, noise."
     print(about, flush=True)
     options = SMALL if args.small else {}
     subject = Subject(device, options, (0.9, 0.6) if args.small else (10.0, 7.0, 4.0))

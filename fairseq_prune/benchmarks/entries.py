@@ -3,7 +3,6 @@
 import logging
 import platform
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +33,7 @@ from fairseq_prune.modules import onednn
 from fairseq_prune.modules.deltalm.model import DeltaLMEncoderLayer
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
+from fairseq_prune.modules.kernels import kernels_for
 from fairseq_prune.pruning.schedules import layer_keep_ratios
 
 logger = logging.getLogger(__name__)
@@ -98,8 +98,9 @@ def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
     entry.module.requires_grad_(False).to(device)
     entry.parameters = sum(parameter.numel() for parameter in entry.module.parameters())
     convert_(entry.module, spec.dtype)
-    entry.encode = _in(spec, entry.encode)
-    entry.translate = entry.translate and _in(spec, entry.translate)
+    kernels = kernels_for(spec.kernels) if device.type == "cpu" else None
+    entry.encode = _in(spec, kernels, entry.encode)
+    entry.translate = entry.translate and _in(spec, kernels, entry.translate)
     return entry
 
 
@@ -142,12 +143,11 @@ def _quantisable(module: nn.Module) -> set[str]:
     return {name for name, part in module.named_modules() if type(part) is nn.Linear and part not in left_out}
 
 
-def _in(spec: Spec, run: Callable) -> Callable:
-    """``run`` with the entry's kernels, on waveforms of its dtype."""
+def _in(spec: Spec, kernels: Optional[onednn.Kernels], run: Callable) -> Callable:
+    """``run`` with these kernels, on waveforms of the entry's dtype."""
 
     def call(waveforms: Tensor, *args):
-        kernels = onednn.torchs_own() if spec.kernels == "torch" else nullcontext()
-        with torch.inference_mode(), kernels:
+        with torch.inference_mode(), onednn.using(kernels):
             return run(waveforms.to(TORCH_DTYPES.get(spec.dtype, torch.float32)), *args)
 
     return call

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Optional
 
+from fairseq_prune.modules.kernels import SETTINGS as KERNELS
+
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 # random weights in the published sizes; hubert_deltalm translates, the others encode
 ARCHITECTURES = (
@@ -24,7 +26,7 @@ class Spec:
     keep: keep ratio of the layers from ``start`` (counted from 1) on; a checkpoint's own pruning by default.
     keeps: keep ratios of all layers, separated by /; instead of ``keep``.
     dtype: one of DTYPES.
-    kernels: "torch" leaves out oneDNN (`modules.onednn`).
+    kernels: one of `modules.kernels.SETTINGS`; by default as for all of inference.
     vocabulary: target pieces of hubert_deltalm.
     hubert: encoder of hubert_deltalm: what `read_hubert` reads; by default random weights of HuBERT base.
     label: how reports call it.
@@ -35,7 +37,7 @@ class Spec:
     start: int = 4
     keeps: Optional[str] = None
     dtype: str = "float32"
-    kernels: str = "onednn"
+    kernels: Optional[str] = None
     vocabulary: int = 250_001
     hubert: Optional[str] = None
     label: Optional[str] = None
@@ -58,8 +60,8 @@ class Spec:
         spec = cls(name, **values)
         if spec.dtype not in DTYPES:
             raise ValueError(f"{text}: found dtype {spec.dtype!r}, expected one of {', '.join(DTYPES)}")
-        if spec.kernels not in ("onednn", "torch"):
-            raise ValueError(f"{text}: found kernels {spec.kernels!r}, expected onednn or torch")
+        if spec.kernels not in (None, *KERNELS):
+            raise ValueError(f"{text}: found kernels {spec.kernels!r}, expected one of {', '.join(KERNELS)}")
         if spec.keep is not None and spec.keeps is not None:
             raise ValueError(f"{text}: found keep and keeps, expected one of the two")
         if "start" in values and spec.keep is None:

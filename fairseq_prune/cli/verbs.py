@@ -75,6 +75,9 @@ VERBS = {
     "check-gpu": Verb("check a GPU, and measure speed and memory on it", "scripts/gpu_check.py"),
     "score": Verb("scores of spoken language understanding", "scripts/score_slu.py"),
     "info": Verb("what a file is, and what can be done with it", function="fairseq_prune.cli.info:main"),
+    "kernels": Verb(
+        "how inference computes on this processor, and how fast", function="fairseq_prune.cli.kernels:main"
+    ),
     "options": Verb(
         "all options of a model, task or criterion of this package", function="fairseq_prune.cli.options:main"
     ),

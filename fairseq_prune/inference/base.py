@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 import fairseq_prune.tasks  # noqa: F401  (registers models and tasks, which checkpoints name)
 from fairseq_prune.checkpoints.loading import load_fairseq_state, load_state_dict_strictly, usable
+from fairseq_prune.modules import kernels
 
 SILENCE = 2**-16  # half of the smallest step of 16-bit audio
 
@@ -62,7 +63,8 @@ class Pipeline(ABC):
     Waveforms are tensors (samples,) at 16 kHz in [-1, 1]. The text of one does not depend on those beside it. It is
     empty for digital silence, and for a waveform of fewer than ``shortest`` samples.
 
-    A subclass names its task, and says what becomes of a batch; it may build the task in its own way.
+    A subclass names its task, and says what becomes of a batch; it may build the task in its own way. On the CPU the
+    first pipeline of a machine measures which kernels are fastest there, for a second (`modules.kernels`).
 
     Args:
         checkpoint: file that fairseq-train wrote.
@@ -72,7 +74,8 @@ class Pipeline(ABC):
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: it is no checkpoint, or of another task or model; an override or the device cannot be used.
+        ValueError: it is no checkpoint, or of another task or model; an override or the device cannot be used;
+            FAIRSEQ_PRUNE_KERNELS is none of its settings.
     """
 
     task_name: str
@@ -86,6 +89,8 @@ class Pipeline(ABC):
         half: bool = False,
     ):
         self.device, self.half = usable_device(device), half
+        if self.device.type == "cpu":
+            kernels.choose()
         if half and self.device.type == "cpu":
             raise ValueError("float16 needs a GPU, found device cpu")
         state = self.read(checkpoint, overrides)

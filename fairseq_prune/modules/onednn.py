@@ -1,13 +1,14 @@
-"""Inference on the CPU with oneDNN's products, which add the bias and apply GELU in the same pass.
+"""Inference on the CPU: products that add the bias and apply GELU in the same pass, convolutions, attention.
 
-torch's own float32 `linear` is MKL's, which on AMD's processors takes twice the time; and `conv1d` keeps channels
-apart in memory, where oneDNN wants them side by side. Nothing is cached, so that weights may change at any time.
-There are no gradients: where these are wanted, on other devices and on the legacy stack, the functions here call
-torch's.
+torch's own float32 `linear` is MKL's, which on some processors takes twice oneDNN's time and on others less; and
+`conv1d` keeps channels apart in memory, where products want them side by side. `Kernels` says which of them is
+used; `modules.kernels` finds out which is fastest. Nothing is cached, so that weights may change at any time. There
+are no gradients: where these are wanted, on other devices and on the legacy stack, the functions here call torch's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Optional
 
 import torch
@@ -17,29 +18,68 @@ from torch import Tensor, nn
 from torch.nn.utils.weight_norm import WeightNorm
 
 from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS, cpu_autocast_is_on, is_traced, onednn_has_bfloat16
+from fairseq_prune.pruning.attention import scored_attention
 
-# from as many frames on, attention head by head is faster than all heads at once, and than torch's own
-ATTENTION_FRAMES = 256
 # rows of one head's softmax that are held at once: memory grows linearly with the frames
 QUERY_BLOCK = 512
 
-_enabled = True
+
+@dataclass(frozen=True)
+class Kernels:
+    """Which of several ways of computing the same, up to rounding.
+
+    products: "onednn", or "torch" (MKL).
+    convolutions: "onednn", or "products" of the windows.
+    attention: (frames, way) in rising order: what is used from so many frames on. "torch" is
+        `scaled_dot_product_attention`, "by_head" a head at a time in blocks of queries.
+    scored: the same where the attention received is computed too: "at_once" is all heads at a time, "torch" all of
+        them in blocks of queries.
+    """
+
+    products: str = "onednn"
+    convolutions: str = "onednn"
+    attention: tuple[tuple[int, str], ...] = ((0, "torch"), (256, "by_head"))
+    scored: tuple[tuple[int, str], ...] = ((0, "at_once"), (256, "by_head"))
+
+    def attention_for(self, frames: int, scored: bool) -> str:
+        """The way for so many frames."""
+        rows = self.scored if scored else self.attention
+        return [way for start, way in rows if start <= frames][-1]
+
+
+_kernels: Optional[Kernels] = Kernels()
+
+
+def use(kernels: Optional[Kernels]) -> Optional[Kernels]:
+    """Use these from now on, and return those before; None: everything goes through torch's own functions."""
+    global _kernels
+    before, _kernels = _kernels, kernels
+    return before
 
 
 @contextmanager
-def torchs_own() -> Iterator[None]:
-    """Within it everything goes through torch's own functions, for comparison."""
-    global _enabled
-    before, _enabled = _enabled, False
+def using(kernels: Optional[Kernels]) -> Iterator[None]:
+    """`use` within a block."""
+    before = use(kernels)
     try:
         yield
     finally:
-        _enabled = before
+        use(before)
+
+
+def torchs_own():
+    """Within it everything goes through torch's own functions, for comparison."""
+    return using(None)
+
+
+def in_use() -> Optional[Kernels]:
+    """What `use` has set."""
+    return _kernels
 
 
 def applies_to(x: Tensor) -> bool:
-    """Whether products with ``x`` go to oneDNN: on the CPU, in float32 or bfloat16, without gradients."""
-    if not _enabled or x.device.type != "cpu" or torch.is_grad_enabled() or not HAS_ONEDNN_PRODUCTS:
+    """Whether the functions here compute ``x``: on the CPU, in float32 or bfloat16, without gradients."""
+    if _kernels is None or x.device.type != "cpu" or torch.is_grad_enabled() or not HAS_ONEDNN_PRODUCTS:
         return False
     if x.dtype == torch.bfloat16:
         if not onednn_has_bfloat16():
@@ -62,6 +102,9 @@ def linear(layer: nn.Module, x: Tensor, activation: Optional[Callable[[Tensor], 
 
 def product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu: bool = False) -> Tensor:
     """`F.linear` of (..., inputs) and (outputs, inputs) where `applies_to`, and GELU after it."""
+    if _kernels.products == "torch":
+        x = F.linear(x, weight, bias)
+        return F.gelu(x) if with_gelu else x
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_post_operation(with_gelu))
 
 
@@ -79,11 +122,22 @@ def convolution(
     Returns:
         (batch, time, channels).
     """
+    if _kernels.convolutions == "products" and padding == 0 and groups == 1:
+        return _product_of_windows(x, weight, bias, stride, with_gelu)
     x = x.transpose(1, 2).unsqueeze(2)  # (batch, channels, 1, time), channels side by side in memory
     weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
     sizes = [0, padding], [1, stride], [1, 1], groups
     x = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, *_post_operation(with_gelu))
     return x.squeeze(2).transpose(1, 2)
+
+
+def _product_of_windows(
+    x: Tensor, weight: Tensor, bias: Optional[Tensor], stride: int, with_gelu: bool
+) -> Tensor:
+    """The weight is copied unless it lies as `channels_last_` lays it."""
+    outputs, _, kernel = weight.shape
+    windows = x.unfold(1, kernel, stride).transpose(2, 3).flatten(2)  # (batch, time, kernel * channels)
+    return product(windows, weight.transpose(1, 2).reshape(outputs, -1), bias, with_gelu)
 
 
 def _post_operation(with_gelu: bool) -> tuple[str, list, str]:
@@ -124,24 +178,40 @@ def attention(
         sizes: (batch, frames), how many frames each stands for, as key and as query; None is one each.
         scored: also compute the attention received.
 
-    Long utterances are attended to head by head and in blocks of queries; no more of the matrix is held at once.
+    Long utterances are attended to in blocks of queries; no more of the matrix is held at once.
 
     Returns:
         output (batch, frames, heads * head_dim), 0 on padding; and the attention received (batch, frames),
         float32: averaged over heads, summed over the valid queries, 0 on padding; None unless ``scored``.
     """
-    batch, frames, heads, head_dim = query.shape
-    query = query * head_dim**-0.5
-    out = torch.zeros_like(query) if min(lengths) < frames else torch.empty_like(query)
+    batch, frames, heads, _ = query.shape
+    padded = min(lengths) < frames
+    out = torch.zeros_like(query) if padded else torch.empty_like(query)
     received = torch.zeros(batch, frames) if scored else None
     for row, length in enumerate(lengths):
         valid = row, slice(length)
         states = (
             tensor[valid].transpose(0, 1) for tensor in (query, key, value, out)
         )  # (heads, frames, head_dim)
-        attend = _attend_by_head if length >= ATTENTION_FRAMES else _attend_at_once
+        attend = _ATTEND[_kernels.attention_for(length, scored)]
         attend(*states, None if sizes is None else sizes[valid].float(), received[valid] if scored else None)
     return out.flatten(2), received / heads if scored else None
+
+
+def _attend_by_torch(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    sizes: Optional[Tensor],
+    received: Optional[Tensor],
+) -> None:
+    query, key, value = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)
+    sizes = None if sizes is None else sizes.unsqueeze(0)
+    found, scores = scored_attention(query, key, value, sizes=sizes, scored=received is not None)
+    out.copy_(found.squeeze(0))
+    if received is not None:
+        received += scores.squeeze(0) * len(out)  # a mean over heads, as sums
 
 
 def _attend_at_once(
@@ -152,7 +222,7 @@ def _attend_at_once(
     sizes: Optional[Tensor],
     received: Optional[Tensor],
 ) -> None:
-    weights = _softmax(query @ key.transpose(1, 2), sizes)
+    weights = _softmax(_scaled(query) @ key.transpose(1, 2), sizes)
     if received is not None:
         received += _summed_over_queries(weights.sum(0), sizes)
     out.copy_(weights.to(value.dtype) @ value)
@@ -166,7 +236,7 @@ def _attend_by_head(
     sizes: Optional[Tensor],
     received: Optional[Tensor],
 ) -> None:
-    for head_query, head_key, head_value, head_out in zip(query, key, value, out):
+    for head_query, head_key, head_value, head_out in zip(_scaled(query), key, value, out):
         head_key, head_value = head_key.contiguous(), head_value.t().contiguous()
         for start in range(0, len(head_query), QUERY_BLOCK):
             rows = slice(start, start + QUERY_BLOCK)
@@ -174,6 +244,13 @@ def _attend_by_head(
             if received is not None:
                 received += _summed_over_queries(weights, None if sizes is None else sizes[rows])
             head_out[rows] = product(weights.to(head_value.dtype), head_value)
+
+
+_ATTEND = {"torch": _attend_by_torch, "at_once": _attend_at_once, "by_head": _attend_by_head}
+
+
+def _scaled(query: Tensor) -> Tensor:
+    return query * query.shape[-1] ** -0.5
 
 
 def _softmax(logits: Tensor, sizes: Optional[Tensor]) -> Tensor:

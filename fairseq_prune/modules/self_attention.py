@@ -38,12 +38,7 @@ def self_attention(
         onednn.linear(projection, x).view(batch, frames, heads, -1).transpose(1, 2)
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    if (
-        (scored or frames >= onednn.ATTENTION_FRAMES)
-        and position_bias is None
-        and onednn.applies_to(x)
-        and not dropout
-    ):
+    if position_bias is None and not dropout and onednn.applies_to(x):
         lengths = [frames] * batch if padding_mask is None else (~padding_mask).sum(1).tolist()
         by_frame = (states.transpose(1, 2) for states in (query, key, value))
         out, received = onednn.attention(*by_frame, lengths, sizes, scored)

@@ -7,6 +7,7 @@ from torch import nn
 
 from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS
 from fairseq_prune.modules import onednn
+from fairseq_prune.modules.onednn import Kernels
 from fairseq_prune.pruning.attention import attention_and_received
 from fairseq_prune.pruning.criteria import CRITERIA
 
@@ -20,22 +21,42 @@ def small_stretches(monkeypatch):
     """So that a second of audio is more than one stretch of the extractor and one block of queries."""
     monkeypatch.setattr("fairseq_prune.modules.hubert.extractor.STRETCH", 20)
     monkeypatch.setattr(onednn, "QUERY_BLOCK", 16)
-    monkeypatch.setattr(onednn, "ATTENTION_FRAMES", 16)
 
 
-def both(hubert, *inputs):
+# as usual, and all that a measurement may choose
+KERNELS = {
+    "usual": Kernels(attention=((0, "torch"), (16, "by_head")), scored=((0, "at_once"), (16, "by_head"))),
+    "torch": Kernels("torch", "products", ((0, "torch"),), ((0, "torch"),)),
+    "mixed": Kernels("onednn", "products", ((0, "torch"),), ((0, "at_once"),)),
+    "by head": Kernels("torch", "onednn", ((0, "by_head"),), ((0, "by_head"),)),
+}
+
+
+@pytest.fixture(params=KERNELS.values(), ids=KERNELS)
+def kernels(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def usual_kernels():
+    with onednn.using(KERNELS["usual"]):
+        yield
+
+
+def both(hubert, *inputs, kernels=KERNELS["usual"]):
     with torch.inference_mode():
-        fast = hubert(*inputs)
+        with onednn.using(kernels):
+            fast = hubert(*inputs)
         with onednn.torchs_own():
             slow = hubert(*inputs)
     return fast, slow
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_without_pruning_it_equals_fairseq(form):
+def test_without_pruning_it_equals_fairseq(form, kernels):
     hubert = make_hubert(form, ratios=[1.0] * 4)
     waveform = torch.randn(2, SAMPLES) + 3.0  # far from zero mean
-    with torch.inference_mode():
+    with torch.inference_mode(), onednn.using(kernels):
         expected, _ = reference_of(hubert, form).extract_features(waveform)
         torch.testing.assert_close(hubert(waveform, [SAMPLES] * 2).x, expected, rtol=1e-4, atol=1e-4)
 
@@ -44,10 +65,10 @@ def test_without_pruning_it_equals_fairseq(form):
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_same_frames_are_kept_and_the_output_is_the_same_in_a_padded_batch(
-    form, criterion, pad_invariant
+    form, criterion, pad_invariant, kernels
 ):
     hubert = make_hubert(form, criterion, normalize=form == "large", pad_invariant=pad_invariant)
-    fast, slow = both(hubert, *in_a_batch(torch.randn(SAMPLES), (20000, 700, 12000)))
+    fast, slow = both(hubert, *in_a_batch(torch.randn(SAMPLES), (20000, 700, 12000)), kernels=kernels)
     assert fast.lengths == slow.lengths and torch.equal(fast.positions, slow.positions)
     for row, length in enumerate(fast.lengths):
         torch.testing.assert_close(fast.x[row, :length], slow.x[row, :length], rtol=1e-4, atol=1e-4)
@@ -97,18 +118,23 @@ def test_bfloat16_stays_as_near_to_float32_as_torchs_own():
     assert distance(fast) < 1.5 * distance(slow) < 0.075
 
 
-@pytest.mark.parametrize("longest_at_once", [8, 30, 100])
+@pytest.mark.parametrize("scored", [False, True])
+@pytest.mark.parametrize("way", ["torch", "by_head", "at_once"])
 @pytest.mark.parametrize("lengths", [[40, 40], [40, 23]])
-def test_attention_and_its_scores_equal_the_reference(lengths, longest_at_once, monkeypatch):
-    monkeypatch.setattr(onednn, "ATTENTION_FRAMES", longest_at_once)
+def test_attention_and_its_scores_equal_the_reference(lengths, way, scored):
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 40, 3, 8) for _ in range(3))
     padding = torch.arange(40) >= torch.tensor(lengths)[:, None]
     by_head = [states.transpose(1, 2) for states in (query, key, value)]
-    with torch.inference_mode():
-        out, received = onednn.attention(query, key, value, lengths, scored=True)
-        expected, expected_received = attention_and_received(*by_head, padding_mask=padding)
-    torch.testing.assert_close(received, expected_received)
+    sizes = torch.rand(2, 40) + 1
+    kernels = Kernels(attention=((0, way),), scored=((0, way),))
+    with torch.inference_mode(), onednn.using(kernels):
+        out, received = onednn.attention(query, key, value, lengths, sizes, scored)
+        expected, expected_received = attention_and_received(*by_head, padding_mask=padding, sizes=sizes)
+    if scored:
+        torch.testing.assert_close(received, expected_received)
+    else:
+        assert received is None
     expected = expected.transpose(1, 2).flatten(2).masked_fill(padding.unsqueeze(2), 0)
     torch.testing.assert_close(out.masked_fill(padding.unsqueeze(2), 0), expected)
 
