@@ -134,8 +134,8 @@ def install():
     atexit.register(stop_background_loading)
 
 
-# {key of a file: function of what was read}, for formats of our own that fairseq shall read as its own
-READERS = {}
+# (key of a file, function of what was read), for formats of our own that fairseq shall read as its own
+READERS = []
 
 
 class RefusedGlobal(pickle.UnpicklingError, ValueError):
@@ -154,7 +154,7 @@ def load_weights_only(file, map_location="cpu", mmap=False):
         Exception: whatever torch and pickle raise on a file that is no checkpoint.
     """
     checkpoint = _load_weights_only(file, map_location, mmap)
-    for key, read in READERS.items():
+    for key, read in READERS:
         if isinstance(checkpoint, dict) and key in checkpoint:
             checkpoint = read(checkpoint)
     return checkpoint

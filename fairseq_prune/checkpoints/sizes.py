@@ -1,7 +1,9 @@
-"""Sizes in a configuration that no model has: found before memory is asked for."""
+"""Sizes in a configuration that no model has: found before memory or time is asked for."""
 
 import re
 from collections.abc import Mapping, Sequence
+
+from fairseq_prune import compat
 
 COUNT = re.compile(r"(.*_)?(layers|convs|blocks|depth|n_(audio|text)_layer)")
 WIDTH = re.compile(
@@ -11,6 +13,7 @@ WIDTH = re.compile(
 MOST_LAYERS = 1_000
 MOST_WIDTH = 2**17
 MOST_DEPTH = 30
+MOST_VALUES = 10_000  # omegaconf makes an object of each: a hundred thousand take it a minute
 
 
 def check_sizes(options: Mapping, source, depth: int = 0) -> None:
@@ -30,6 +33,29 @@ def check_sizes(options: Mapping, source, depth: int = 0) -> None:
             check_sizes(value, source, depth + 1)
         elif isinstance(name, str):
             _check(name, value, source)
+
+
+def of_few_values(checkpoint: dict) -> dict:
+    """The checkpoint, if its configuration is no larger than one may be.
+
+    Raises:
+        TypeError: names the option that has too many values; whoever reads the file names it.
+    """
+    waiting, values = [("cfg", checkpoint["cfg"])], 0
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            inner = [(f"{place}.{name}", item) for name, item in value.items()]
+        else:
+            inner = [(place, item) for item in value] if isinstance(value, (list, tuple)) else []
+        values += len(inner)
+        if values > MOST_VALUES:
+            raise TypeError(f"{place}: found {len(inner):,} values, expected {MOST_VALUES:,} in all at most")
+        waiting += inner
+    return checkpoint
+
+
+compat.READERS.append(("cfg", of_few_values))
 
 
 def _check(name, value, source):

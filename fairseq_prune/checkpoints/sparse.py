@@ -185,5 +185,4 @@ def among_weights(checkpoint: Mapping) -> dict:
     return {**{key: value for key, value in checkpoint.items() if key != STATE}, "model": model}
 
 
-compat.READERS[COMPACT] = expanded
-compat.READERS[STATE] = among_weights
+compat.READERS += [(COMPACT, expanded), (STATE, among_weights)]

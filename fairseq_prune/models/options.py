@@ -57,4 +57,4 @@ def with_younger_options(checkpoint):
     return checkpoint
 
 
-compat.READERS["cfg"] = with_younger_options
+compat.READERS.append(("cfg", with_younger_options))

@@ -16,6 +16,8 @@ GOOD = {
     "optimizer_history": [{"num_updates": 3, "optimizer_name": "a", "lr_scheduler_state": {}}],
     "extra_state": {"train_iterator": {"epoch": 1}},
 }
+ENDLESS = [1]
+ENDLESS.append(ENDLESS)
 FOREIGN = {
     "a list": [1, 2],
     "a tensor": torch.ones(3),
@@ -25,6 +27,8 @@ FOREIGN = {
     "no configuration": {**GOOD, "cfg": None},
     "text for a configuration": {**GOOD, "cfg": "text"},
     "too many layers": {**GOOD, "cfg": {"model": {"encoder_layers": 10**7}}},
+    "too many values": {**GOOD, "cfg": {"task": {"data": [1] * 10**6}}},
+    "values without end": {**GOOD, "cfg": {"task": {"data": ENDLESS}}},
     "too wide": {**GOOD, "cfg": None, "args": Namespace(encoder_embed_dim=2**24, task="t")},
 }
 READERS = [
