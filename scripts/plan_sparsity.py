@@ -7,7 +7,8 @@
 One component after the other (encoder and decoder; self-attention, cross-attention, feed-forward) is pruned to each of
 --levels while the others stay dense. Its sensitivity is what this adds to the loss, in nats a token, on the text that
 the dense model writes of speech that the scores have not seen. The plan takes away those weights first that cost the
-least loss a weight. It is printed as the option --sparsity of prune_weights.py, with the loss that it really has.
+least loss a weight. It competes with the same sparsity everywhere; the one that really has the lower loss is printed,
+as options of prune_weights.py.
 """
 
 import json
@@ -138,18 +139,18 @@ def main(args):
     print(table(rows))
     print(f"dense: {dense:.4f} nats a token of its own text, {len(measured)} clips")
     if args.sparsity is not None:
-        plan = plan_sparsities(losses, weights, args.sparsity)
-        with masked(model, component_masks(scores, plan, args.scope)):
-            planned = mean_loss(model, measured) - dense
-        with masked(model, component_masks(scores, dict.fromkeys(plan, args.sparsity), args.scope)):
-            uniform = mean_loss(model, measured) - dense
-        print(
-            f"at {args.sparsity:g} the plan adds {planned:.4f}, the same sparsity everywhere adds {uniform:.4f}"
-        )
-        print(
-            f"--score {args.score} --scope {args.scope} --sparsity "
-            + ",".join(f"{component}={share:g}" for component, share in plan.items())
-        )
+        plans = {
+            "the plan": plan_sparsities(losses, weights, args.sparsity),
+            "the same sparsity everywhere": dict.fromkeys(losses, args.sparsity),
+        }
+        added = {}
+        for name, plan in plans.items():
+            with masked(model, component_masks(scores, plan, args.scope)):
+                added[name] = mean_loss(model, measured) - dense
+        print(f"at {args.sparsity:g} " + ", ".join(f"{name} adds {loss:.4f}" for name, loss in added.items()))
+        best = plans[min(added, key=added.get)]
+        shares = ",".join(f"{component}={share:g}" for component, share in best.items())
+        print(f"--score {args.score} --scope {args.scope} --sparsity {shares}")
 
 
 if __name__ == "__main__":

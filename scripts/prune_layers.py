@@ -3,13 +3,17 @@
 
     python scripts/prune_layers.py --checkpoint whisper.pt --decoder 3,4 --out student.pt
     python scripts/prune_layers.py --checkpoint teacher.pt --keep-decoder 2 --by loss --data data --out student.pt
-
     python scripts/prune_layers.py --checkpoint teacher.pt --decoder 3,4 --units 768 --heads 4 --out student.pt
+    python scripts/prune_layers.py --checkpoint whisper.pt --units 1152 --rank activation --refit --out cut.pt talk.wav
 
 Layers count from 1. Of a Whisper and a DeltaLM, layers of encoder and decoder can go, of a hubert_deltalm those of the
-decoder (compress_hubert.py makes its HuBERT smaller). --units and --heads cut feed-forward units and attention heads of
-each layer of a Whisper, those with the smallest weights; of the exports, onnx alone holds fewer heads. The checkpoint
-that was being trained loses its optimizer: go on with --whisper-path, or with --finetune-from-model.
+decoder (compress_hubert.py makes its HuBERT smaller). The checkpoint that was being trained loses its optimizer: go on
+with --whisper-path, or with --finetune-from-model.
+
+--units and --heads cut feed-forward units and attention heads of each layer of a Whisper; of the exports, onnx alone
+holds fewer heads. --rank says which: those with the smallest weights (norm), those that add the least to the residual
+on some minutes of speech (activation), or those without which the loss changes least, on the text that the model itself
+writes (taylor, fisher). With --refit, the matrices after them make up for what is gone, by least squares on the speech.
 """
 
 import itertools
@@ -17,16 +21,20 @@ import json
 from pathlib import Path
 
 import torch
+from _calibration import add_speech_options, calibration_clips, read_recordings
 from _cli import PlainParser, complete, positive, run
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
+from fairseq_prune.benchmarks.weight_calibration import RANKS, structure_moments, structure_scores
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
 from fairseq_prune.checkpoints.saving import save
+from fairseq_prune.checkpoints.whisper.foreign import is_whisper
 from fairseq_prune.cuts.base import count_weights
 from fairseq_prune.cuts.families import family_of
 from fairseq_prune.cuts.fewer_layers import with_fewer_layers
 from fairseq_prune.cuts.narrower_layers import with_narrower_layers
+from fairseq_prune.inference.whisper.loading import WhisperPipeline
 from fairseq_prune.pruning.layers import BlockInfluence, drop_by_loss, most_influential
 
 SIDES = ("encoder", "decoder")
@@ -135,6 +143,26 @@ def choose(args, calibration, side, stack, count):
     return kept, {"loss": whole, "steps": [{name + 1: loss for name, loss in step.items()} for step in steps]}
 
 
+def evidence(args):
+    """Importances of units and heads and second moments, as --rank and --refit ask for them; None where they do not."""
+    if args.rank == "norm" and not args.refit:
+        if args.audio or args.manifest:
+            raise ValueError("--rank norm needs no speech, found some")
+        return None, None
+    if any(getattr(args, name) for side in SIDES for name in (side, f"keep_{side}")):
+        raise ValueError("--rank and --refit look at the model as it is: cut layers in a run of their own")
+    if not is_whisper(args.checkpoint):
+        raise ValueError(f"{args.checkpoint}: no Whisper, expected one for --rank and --refit")
+    recordings = read_recordings(args)
+    pipeline = WhisperPipeline(args.checkpoint)
+    clips = calibration_clips(pipeline, recordings, args)
+    moments = structure_moments(pipeline.model, clips, "activations")
+    importances = None
+    if args.rank != "norm":
+        importances = structure_scores(args.rank, pipeline.model, clips, moments, args.rank)
+    return importances, moments if args.refit else None
+
+
 def main(args):
     with complete(args.out, args.overwrite) as out:
         checkpoint = load_checkpoint_file(args.checkpoint, mmap=True)
@@ -167,7 +195,8 @@ def main(args):
             )
         smaller = with_fewer_layers(checkpoint, kept, str(args.checkpoint))
         if narrower:
-            smaller = with_narrower_layers(smaller, args.units, args.heads, str(args.checkpoint))
+            found = evidence(args)
+            smaller = with_narrower_layers(smaller, args.units, args.heads, str(args.checkpoint), *found)
         save(smaller, out)
         loaded = load_fairseq_state(out)
         if loaded.get("task_state"):  # without it, the task needs its data folder to build a model
@@ -191,6 +220,9 @@ if __name__ == "__main__":
         add(
             f"--keep-{side}", type=positive(int), metavar="N", help=f"keep this many {side} layers, by a scan"
         )
+    add_speech_options(parser)
+    add("--rank", choices=RANKS, default="norm", help="what units and heads are ranked by (default: norm)")
+    add("--refit", action="store_true", help="least squares: what stays makes up for what is gone")
     add("--units", type=positive(int), metavar="N", help="feed-forward units that each layer keeps (Whisper)")
     add("--heads", type=positive(int), metavar="N", help="heads that each attention block keeps (Whisper)")
     add(

@@ -19,15 +19,18 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 import torch
-from _calibration import add_calibration_options, load_own_checkpoint, read_recordings
+from _calibration import (
+    add_calibration_options,
+    calibration_clips,
+    load_own_checkpoint,
+    read_recordings,
+)
 from _cli import PlainParser, complete, run
 
 from fairseq_prune.benchmarks.report import table
 from fairseq_prune.benchmarks.weight_calibration import (
     ON_SPEECH,
     SCORES,
-    draw_windows,
-    own_texts,
     plain_scores,
     speech_scores,
 )
@@ -35,7 +38,6 @@ from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.checkpoints.sparse import STATE
 from fairseq_prune.cuts.sparser_weights import component_weights, with_sparse_weights
-from fairseq_prune.data.log_mel import HOP
 from fairseq_prune.inference.whisper.loading import WhisperPipeline
 from fairseq_prune.pruning.components import COMPONENTS, by_component, component_masks
 from fairseq_prune.pruning.magnitude import check_sparsity, magnitude_masks, sparsity_of
@@ -65,11 +67,7 @@ def scores_of(args, weights, recordings):
     if args.score not in ON_SPEECH:
         return plain_scores(args.score, weights, args.seed)
     pipeline = WhisperPipeline(args.checkpoint, device=args.device)
-    longest = pipeline.model.encoder.max_positions() * HOP  # samples
-    [windows] = draw_windows(recordings, longest, [60 * args.minutes], args.seed)
-    clips = own_texts(pipeline, windows, args.language, args.batch_size, "texts of its own")
-    seconds = sum(window.seconds for window in windows)
-    print(f"calibrated with {len(clips)} clips of {seconds / 60:.1f} min, seed {args.seed}")
+    clips = calibration_clips(pipeline, recordings, args)
     return speech_scores(args.score, pipeline.model, clips, args.score)
 
 

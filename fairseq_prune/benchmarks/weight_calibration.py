@@ -21,11 +21,14 @@ from fairseq_prune.inference.whisper.recordings import Recording
 from fairseq_prune.inference.whisper.rules import forced_prefix
 from fairseq_prune.inference.whisper.windows import Listener, Window
 from fairseq_prune.pruning.components import by_component
+from fairseq_prune.pruning.layer_inputs import InputMoments, InputNorms
+from fairseq_prune.pruning.least_squares import block_energy
 from fairseq_prune.pruning.magnitude import Masks
-from fairseq_prune.pruning.scores import InputNorms, Scores, random_scores, taylor_scores, wanda_scores
+from fairseq_prune.pruning.scores import Scores, random_scores, taylor_scores, wanda_scores
 
 SCORES = ("magnitude", "wanda", "taylor", "fisher", "random")
 ON_SPEECH = ("wanda", "taylor", "fisher")  # these look at what the model does with speech
+RANKS = ("norm", "activation", "taylor", "fisher")  # of units and heads
 
 
 class Clip(NamedTuple):
@@ -156,6 +159,47 @@ def plain_scores(name: str, weights: Mapping[str, Tensor], seed: int) -> Scores:
     if name == "random":
         return random_scores(weights, seed)
     return {key: weight.detach().abs() for key, weight in weights.items()}
+
+
+def structure_scores(
+    rank: str, model: nn.Module, clips: Sequence[Clip], moments: Mapping[str, Tensor], progress=None
+) -> Scores:
+    """Importances of feed-forward units and attention heads, by the name of the matrix after them.
+
+    activation: the mean square of what a unit or head adds to the residual; taylor, fisher: the change of the loss
+    without it.
+
+    Args:
+        rank: one of `RANKS`, other than "norm".
+        moments: as of `structure_moments`.
+    """
+    weights, block = _after_structure(model)
+    if rank == "activation":
+        return {name: block_energy(weights[name].detach(), moments[name], block[name]) for name in weights}
+    return taylor_scores(weights, losses(model, clips, progress), rank == "fisher", block)
+
+
+def structure_moments(model: nn.Module, clips: Sequence[Clip], progress=None) -> dict[str, Tensor]:
+    """Second moments of feed-forward units and of what heads find, by the name of the matrix after them."""
+    with InputMoments(model, _after_structure(model)[0]) as moments, torch.no_grad():
+        for _ in losses(model, clips, progress):
+            pass
+    return moments.values()
+
+
+def _after_structure(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, int]]:
+    """The matrices after units and heads, and how many columns of each belong together."""
+    weights = {
+        name: weight
+        for name, weight in prunable(model).items()
+        if name.endswith(("fc2.weight", "out_proj.weight"))
+    }
+    modules = dict(model.named_modules())
+    block = {
+        name: modules[name[: -len(".out_proj.weight")]].head_dim if "out_proj" in name else 1
+        for name in weights
+    }
+    return weights, block
 
 
 @contextmanager

@@ -3,21 +3,30 @@
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from torch import Tensor
+
 from fairseq_prune.cuts.base import without_training
 from fairseq_prune.cuts.families import family_of
 from fairseq_prune.pruning.widths import fewer_heads, fewer_units
 
 
 def with_narrower_layers(
-    checkpoint: Mapping[str, Any], units: Optional[int], heads: Optional[int], path
+    checkpoint: Mapping[str, Any],
+    units: Optional[int],
+    heads: Optional[int],
+    path,
+    importances: Optional[Mapping[str, Tensor]] = None,
+    moments: Optional[Mapping[str, Tensor]] = None,
 ) -> dict[str, Any]:
-    """The checkpoint of a Whisper with those feed-forward units and heads of each layer that weigh most.
+    """The checkpoint of a Whisper with those feed-forward units and heads of each layer that matter most.
 
     Args:
         checkpoint: as `load_checkpoint_file` gives it; left as it is.
         units: that each layer keeps; None: all.
         heads: that each attention block keeps; None: all.
         path: of the checkpoint, for errors.
+        importances: of units and heads, see `pruning.widths`; None: the norms of their weights.
+        moments: likewise, with which the matrices after them make up for what is gone; None: they do not.
 
     Raises:
         ValueError: no Whisper, or it has not so many.
@@ -28,11 +37,11 @@ def with_narrower_layers(
     new = without_training(checkpoint)
     model = dict(new["cfg"]["model"])
     if units is not None:
-        new["model"] = fewer_units(new["model"], units)
+        new["model"] = fewer_units(new["model"], units, importances, moments)
         model["ffn_embed_dim"] = units
     if heads is not None:
         head_dim = model.get("head_dim") or model["embed_dim"] // model["attention_heads"]
-        new["model"] = fewer_heads(new["model"], heads, head_dim)
+        new["model"] = fewer_heads(new["model"], heads, head_dim, importances, moments)
         model["attention_heads"], model["head_dim"] = heads, head_dim
     new["cfg"] = {**new["cfg"], "model": model}
     return new

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from fairseq_prune.pruning.layer_inputs import InputNorms
 from fairseq_prune.pruning.magnitude import magnitude_masks
-from fairseq_prune.pruning.scores import InputNorms, random_scores, taylor_scores, wanda_scores
+from fairseq_prune.pruning.scores import random_scores, taylor_scores, wanda_scores
 
 
 def two_layers(inputs=5, inner=7, seed=0):
@@ -129,6 +130,14 @@ def test_taylor_is_the_change_of_a_loss_that_is_linear_in_the_weights(squared):
     torch.testing.assert_close(score, expected, rtol=1e-3, atol=1e-5)
     assert layer.weight.grad is None
     assert not score.requires_grad
+
+
+def test_the_change_without_blocks_of_columns():
+    layer = nn.Linear(6, 3, bias=False)
+    x = torch.randn(5, 6)
+    found = taylor_scores({"w": layer.weight}, (layer(row).sum() for row in x), block={"w": 2})["w"]
+    outputs = (x[:, None, :] * layer.weight.detach()).view(5, 3, 3, 2)  # (rows, outputs, blocks, block)
+    torch.testing.assert_close(found, outputs.sum((1, 3)).abs().sum(0))
 
 
 def test_random_scores_follow_the_seed():
