@@ -29,7 +29,7 @@ class Kernels:
     """Which of several ways of computing the same, up to rounding.
 
     products: "onednn", or "torch" (MKL).
-    convolutions: "onednn", or "products" of the windows.
+    convolutions: "onednn", with channels side by side, or "torch".
     attention: (frames, way) in rising order: what is used from so many frames on. "torch" is
         `scaled_dot_product_attention`, "by_head" a head at a time in blocks of queries.
     scored: the same where the attention received is computed too: "at_once" is all heads at a time, "torch" all of
@@ -89,6 +89,11 @@ def applies_to(x: Tensor) -> bool:
     return x.numel() > 0 and not cpu_autocast_is_on() and not is_traced()
 
 
+def convolves(x: Tensor) -> bool:
+    """Whether `convolution` is to be used for ``x``."""
+    return applies_to(x) and _kernels.convolutions == "onednn"
+
+
 def linear(layer: nn.Module, x: Tensor, activation: Optional[Callable[[Tensor], Tensor]] = None) -> Tensor:
     """``activation(layer(x))``; a layer that is no plain `nn.Linear`, or has hooks, is called as it is."""
     plain = type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
@@ -117,27 +122,16 @@ def convolution(
     groups: int = 1,
     with_gelu: bool = False,
 ) -> Tensor:
-    """Convolution of (batch, time, channels) with a weight of `nn.Conv1d`, where `applies_to`, and GELU after it.
+    """Convolution of (batch, time, channels) with a weight of `nn.Conv1d`, where `convolves`, and GELU after it.
 
     Returns:
         (batch, time, channels).
     """
-    if _kernels.convolutions == "products" and padding == 0 and groups == 1:
-        return _product_of_windows(x, weight, bias, stride, with_gelu)
     x = x.transpose(1, 2).unsqueeze(2)  # (batch, channels, 1, time), channels side by side in memory
     weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
     sizes = [0, padding], [1, stride], [1, 1], groups
     x = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, *_post_operation(with_gelu))
     return x.squeeze(2).transpose(1, 2)
-
-
-def _product_of_windows(
-    x: Tensor, weight: Tensor, bias: Optional[Tensor], stride: int, with_gelu: bool
-) -> Tensor:
-    """The weight is copied unless it lies as `channels_last_` lays it."""
-    outputs, _, kernel = weight.shape
-    windows = x.unfold(1, kernel, stride).transpose(2, 3).flatten(2)  # (batch, time, kernel * channels)
-    return product(windows, weight.transpose(1, 2).reshape(outputs, -1), bias, with_gelu)
 
 
 def _post_operation(with_gelu: bool) -> tuple[str, list, str]:

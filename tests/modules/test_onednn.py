@@ -26,8 +26,8 @@ def small_stretches(monkeypatch):
 # as usual, and all that a measurement may choose
 KERNELS = {
     "usual": Kernels(attention=((0, "torch"), (16, "by_head")), scored=((0, "at_once"), (16, "by_head"))),
-    "torch": Kernels("torch", "products", ((0, "torch"),), ((0, "torch"),)),
-    "mixed": Kernels("onednn", "products", ((0, "torch"),), ((0, "at_once"),)),
+    "torch": Kernels("torch", "torch", ((0, "torch"),), ((0, "torch"),)),
+    "mixed": Kernels("onednn", "torch", ((0, "torch"),), ((0, "at_once"),)),
     "by head": Kernels("torch", "onednn", ((0, "by_head"),), ((0, "by_head"),)),
 }
 

@@ -85,7 +85,7 @@ def extract_conv_features(
     if lengths is not None and all(n == waveform.shape[1] for n in lengths):
         lengths = None
     same_type = conv_layers[0][0].weight.dtype == waveform.dtype
-    if same_type and onednn.applies_to(waveform) and extractor.is_plain(conv_layers):
+    if same_type and onednn.convolves(waveform) and extractor.is_plain(conv_layers):
         sizes = [(block[0].kernel_size[0], block[0].stride[0]) for block in conv_layers]
         lengths = lengths or [waveform.shape[1]] * len(waveform)
         frames = [conv_output_length(n, sizes) for n in lengths]
@@ -116,7 +116,7 @@ def positional_features(pos_conv: nn.Sequential, x: Tensor, padding_mask: Option
     x = x.transpose(1, 2)
     for module in pos_conv:
         weight = (
-            onednn.folded_weight(module) if isinstance(module, nn.Conv1d) and onednn.applies_to(x) else None
+            onednn.folded_weight(module) if isinstance(module, nn.Conv1d) and onednn.convolves(x) else None
         )
         if weight is None or weight.dtype != x.dtype:
             x = module(x)

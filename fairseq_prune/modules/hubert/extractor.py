@@ -51,7 +51,7 @@ def _norm(block: nn.Sequential) -> Optional[nn.Module]:
 def extract(
     conv_layers: nn.ModuleList, waveform: Tensor, lengths: Sequence[int], frames: Sequence[int]
 ) -> Tensor:
-    """What the blocks make of (batch, samples), where `is_plain` and `onednn.applies_to`.
+    """What the blocks make of (batch, samples), where `is_plain` and `onednn.convolves`.
 
     Args:
         conv_layers: of fairseq's extractor.
