@@ -38,14 +38,19 @@ from fairseq_prune.inference.translation import Translator  # noqa: E402
 
 
 class Parser(PlainParser):
-    """With the options of every script that translates; ``checkpoints="+"`` takes several."""
+    """With the options of every script that translates.
 
-    def __init__(self, description: str, checkpoints=None):
+    Args:
+        checkpoints: "+" takes several.
+        required: whether there is nothing else than a checkpoint to translate with.
+    """
+
+    def __init__(self, description: str, checkpoints=None, required: bool = True):
         super().__init__(description)
         add = self.add_argument
         add(
             "--checkpoint",
-            required=True,
+            required=required,
             nargs=checkpoints,
             help="checkpoint of the task speech_translation",
         )

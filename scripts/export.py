@@ -50,7 +50,7 @@ if __name__ == "__main__":
     add(
         "--format",
         required=True,
-        help="dphubert, torchaudio, hf, onnx; of recognisers hf, onnx; of Whisper hf, ctranslate2, onnx",
+        help="dphubert, torchaudio, hf, onnx; of recognisers hf, onnx; of translators onnx; of Whisper hf, ctranslate2, onnx",
     )
     add("--out", type=Path, required=True, help="file to write, or folder where the format has several files")
     add(

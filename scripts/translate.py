@@ -5,17 +5,22 @@ The files may have any format that soundfile reads, and any sample rate. They ar
 the utterances that the model has learned from; what holds no speech is left out.
 
     python scripts/translate.py --checkpoint demo_out/pruned/checkpoint_best.pt talk.wav interview.flac
+    python scripts/translate.py --onnx exported talk.wav                    (a folder of export.py --format onnx)
 """
 
 import json
 import sys
+from pathlib import Path
 
 import torch
 from _cli import Parser, load_translator, positive, run
+from tqdm import tqdm
 
+from fairseq_prune.checkpoints.hubert.runtime import OnnxTranslator
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.speech_pieces import speech_pieces
 
+OF_CHECKPOINTS = ("batch_size", "device", "fp16", "model_overrides")  # options that an export does not take
 UNKNOWN = 20.0  # seconds of the longest piece for a checkpoint that says nothing of its training
 
 
@@ -39,9 +44,29 @@ def lengths_of_pieces(translator, asked):
     return asked or max(heard["longest"], 0.48), min(heard["typical"], asked or heard["typical"])
 
 
+def load(args):
+    """What translates, and a function of pieces [(samples,)] that gives their texts.
+
+    Raises:
+        ValueError: neither a checkpoint nor an export was given, both, or an option that an export does not take.
+    """
+    if bool(args.checkpoint) == bool(args.onnx):
+        raise ValueError("expected either --checkpoint or --onnx")
+    if args.checkpoint:
+        translator = load_translator(args)
+        return translator, lambda cut: translator.translate(cut, args.batch_size, progress="translating")
+    for action in args.options:
+        if action.dest in OF_CHECKPOINTS and getattr(args, action.dest) != action.default:
+            raise ValueError(f"{action.option_strings[0]}: found with --onnx, expected with --checkpoint")
+    runner = OnnxTranslator(args.onnx)
+    return runner, lambda cut: [
+        runner.text(piece.numpy(), beam=args.beam) for piece in tqdm(cut, "translating", disable=None)
+    ]
+
+
 def main(args):
     waveforms = [read_audio(path) for path in args.audio]
-    translator = load_translator(args)
+    translator, translate = load(args)
     longest, typical = lengths_of_pieces(translator, args.max_seconds)
     pieces = [speech_pieces(waveform, longest, typical) for waveform in waveforms]
     cut = [
@@ -49,7 +74,7 @@ def main(args):
         for waveform, times in zip(waveforms, pieces)
         for start, end in times
     ]
-    texts = iter(translator.translate(cut, args.batch_size, progress="translating"))
+    texts = iter(translate(cut))
     for path, times in zip(args.audio, pieces):
         segments = [
             {"start": start / SAMPLE_RATE, "end": end / SAMPLE_RATE, "text": next(texts)}
@@ -63,7 +88,8 @@ def main(args):
 
 
 if __name__ == "__main__":
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, required=False)
+    parser.add_argument("--onnx", type=Path, help="instead: a folder that export.py --format onnx wrote")
     parser.add_argument("audio", nargs="+", help="audio files")
     parser.add_argument(
         "--json",
@@ -76,4 +102,5 @@ if __name__ == "__main__":
         help="longest piece that is translated at once (default: the longest utterance of the training, which the"
         " checkpoint holds)",
     )
+    parser.set_defaults(options=parser._actions)
     run(main, parser)

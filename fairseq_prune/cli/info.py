@@ -21,6 +21,7 @@ NEXT = {
         "prune-tokens sweep --checkpoint {} ...",
         "prune-tokens plan --checkpoint {} ...",
         "prune-vocab --checkpoint {} --text texts --out smaller",
+        "export --checkpoint {} --format onnx --out folder",
     ),
     "spoken_language_understanding": (
         "understand --checkpoint {} command.wav",

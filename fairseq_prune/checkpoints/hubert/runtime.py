@@ -15,6 +15,7 @@ import numpy as np
 CONFIG, ENCODER, DECODER = "config.json", "encoder.onnx", "decoder.onnx"
 SENTENCEPIECE = "sentencepiece.model"
 RECOGNIZER, TRANSLATOR = "ctc_recognizer", "speech_translator"  # what config.json says under "kind"
+SAMPLE_RATE = 16_000
 SILENCE = 2**-16  # half of the smallest step of 16-bit audio
 
 
@@ -142,6 +143,27 @@ class OnnxTranslator(Runner):
         self.decoder = open_graph(self.folder / DECODER, threads)
         self._processor = None
 
+    @property
+    def heard(self):
+        """Seconds of the "longest" and of a "typical" utterance of the training; None where that is not known."""
+        heard = self.config["heard"]
+        return heard and {name: samples / SAMPLE_RATE for name, samples in heard.items()}
+
+    def memory(self, waveform: np.ndarray) -> dict[str, np.ndarray]:
+        """Keys and values that the decoder looks at, of (samples,)."""
+        return dict(zip(("memory_keys", "memory_values"), self.encode([waveform])))
+
+    def start(self, beams: int = 1) -> dict[str, np.ndarray]:
+        """The decoder's cache before the first token."""
+        config = self.config
+        shape = (config["decoder_layers"], beams, config["heads"], 0, config["head_dim"])
+        return {"keys": np.zeros(shape, np.float32), "values": np.zeros(shape, np.float32)}
+
+    def step(self, tokens: np.ndarray, memory: dict, cache: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Logits (beams, symbols) of what follows the tokens (beams, 1), and the cache with them."""
+        logits, keys, values = self.decoder.run(None, {"tokens": tokens, **memory, **cache})
+        return logits, {"keys": keys, "values": values}
+
     def generate(
         self, waveform: np.ndarray, beam: int = 5, max_tokens: int = 200, len_penalty: float = 1.0
     ) -> list[int]:
@@ -157,36 +179,35 @@ class OnnxTranslator(Runner):
         """
         if self.is_silent(waveform):
             return []
-        config, found = self.config, []
-        end, longest = config["end"], min(max_tokens, config["max_tokens"] - 1)
-        beam = min(beam, config["symbols"] - 1)
-        memory = dict(zip(("memory_keys", "memory_values"), self.encode([waveform])))
-        shape = (config["decoder_layers"], 1, config["heads"], 0, config["head_dim"])
-        cache = {"keys": np.zeros(shape, np.float32), "values": np.zeros(shape, np.float32)}
-        tokens, total = np.full((1, 1), end), np.zeros(1, np.float32)  # one hypothesis, as all are the same
+        end, found = self.config["end"], []
+        longest = min(max_tokens, self.config["max_tokens"] - 1)
+        beam = min(beam, self.config["symbols"] - 1)  # the padding is never chosen
+        memory, cache = self.memory(waveform), self.start()
+        tokens, total = np.full((1, 1), end), np.zeros(1, np.float32)  # at first all hypotheses are the same
         complete = np.zeros(beam, bool)
         for step in range(longest + 1):
-            logits, *grown = self.decoder.run(None, {"tokens": tokens[:, -1:], **memory, **cache})
+            logits, cache = self.step(tokens[:, -1:], memory, cache)
             log_probs = log_softmax(logits)
-            log_probs[:, config["pad"]] = -np.inf
+            log_probs[:, self.config["pad"]] = -np.inf
+            if step == 0:  # a text has a token or more
+                log_probs[:, end] = -np.inf
             if step == longest:
                 log_probs[:, np.arange(log_probs.shape[1]) != end] = -np.inf
             scores = (log_probs + total[:, None]).ravel()
             best = largest(scores, min(2 * beam, len(scores) - 1))
             rows, chosen = np.divmod(best, log_probs.shape[1])
             ends = (chosen == end) & (scores[best] > -np.inf)
-            ends[:beam] &= ~complete
-            for row, candidate in zip(rows[:beam][ends[:beam]], best[:beam][ends[:beam]]):
-                if len(found) < beam:
-                    text = [*tokens[row, 1:].tolist(), end]
-                    found.append((float(scores[candidate]) / (step + 1) ** len_penalty, text))
+            ends[:beam] &= ~complete[: len(ends)]
+            for place in np.flatnonzero(ends[:beam])[: beam - len(found)]:
+                text = [*tokens[rows[place], 1:].tolist(), end]
+                found.append((float(scores[best[place]]) / (step + 1) ** len_penalty, text))
             if len(found) == beam or step == longest:
                 break
-            ends[:beam] |= complete
+            ends[:beam] |= complete[: len(ends)]
             going = np.argsort(ends, kind="stable")[:beam]
             complete, rows, total = ends[going], rows[going], scores[best[going]]
             tokens = np.concatenate([tokens[rows], chosen[going][:, None]], axis=1)
-            cache = {name: states[:, rows] for name, states in zip(cache, grown)}
+            cache = {name: states[:, rows] for name, states in cache.items()}
         return max(found, key=lambda hypothesis: hypothesis[0])[1]
 
     def text(self, waveform: np.ndarray, **options) -> str:

@@ -170,12 +170,22 @@ class DeltaLMDecoderLayer(TransformerDecoderLayerBase):
             )
             return x
 
+        attends = self.encoder_attn is not None and encoder_out is not None
+        x = self.run(x, self_attention, cross_attention if attends else None)
+        return x, weights, None
+
+    def run(self, x, self_attention, cross_attention=None):
+        """The blocks of the layer in their order, around functions of the normed states.
+
+        Args:
+            x: (..., dim), in whatever order of dimensions the functions take.
+            self_attention, cross_attention: x -> what attention finds; without the second its block is left out.
+        """
         x = self._residual_block(x, self.self_attn_layer_norm, self_attention)
         x = self._residual_block(x, self.ffn_layer_norm, partial(self._feed_forward, self.fc3, self.fc4))
-        if self.encoder_attn is not None and encoder_out is not None:
+        if cross_attention is not None:
             x = self._residual_block(x, self.encoder_attn_layer_norm, cross_attention)
-        x = self._residual_block(x, self.final_layer_norm, partial(self._feed_forward, self.fc1, self.fc2))
-        return x, weights, None
+        return self._residual_block(x, self.final_layer_norm, partial(self._feed_forward, self.fc1, self.fc2))
 
     def _feed_forward(self, inner, outer, x):
         x = onednn.linear(inner, x, self.activation_fn)
