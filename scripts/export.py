@@ -2,13 +2,14 @@
 """Write the model of a checkpoint in the format of another library.
 
 The file is loaded there and gives the outputs that the model gives here, or the command says what differs and
-leaves nothing.
+leaves nothing. A model card says what it is: README.md in a folder, FILE.md beside a file.
 
     python scripts/export.py --checkpoint pruned.pt --format onnx --out pruned.onnx --int8
     python scripts/export.py --checkpoint whisper.pt --format hf --out whisper_hf
     python scripts/export.py --checkpoint recogniser.pt --format onnx --out recogniser_onnx
 """
 
+import os
 from pathlib import Path
 
 from _cli import PlainParser, complete, overrides, run
@@ -16,10 +17,12 @@ from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.formats import formats_of
 from fairseq_prune.checkpoints.loading import load_fairseq_state
+from fairseq_prune.checkpoints.model_card import card_path, read_results, write_card
 from fairseq_prune.inference.recognition import MODELS, Recognizer
 
 
 def main(args):
+    results = read_results(args.results)
     with complete(args.out, args.overwrite) as written:
         state = load_fairseq_state(args.checkpoint, args.model_overrides)
         try:
@@ -40,6 +43,10 @@ def main(args):
         else:
             [model], _, task = checkpoint_utils.load_model_ensemble_and_task([args.checkpoint], state=state)
         formats[args.format].write(model.eval(), task, written, args)
+        source = Path(args.checkpoint)
+        card = write_card(written, model, state["cfg"], source, args.format, args.int8, results, args.results)
+        if written.is_file():  # where it will be beside it
+            os.replace(card, card_path(args.out))
     print(f"{args.out}: {args.format}, loaded back with equal outputs")
 
 
@@ -50,7 +57,8 @@ if __name__ == "__main__":
     add(
         "--format",
         required=True,
-        help="dphubert, torchaudio, hf, onnx; of recognisers hf, onnx; of translators onnx; of Whisper hf, ctranslate2, onnx",
+        help="of encoders dphubert, torchaudio, hf, onnx; of recognisers hf, onnx; of translators onnx;"
+        " of Whisper hf, ctranslate2, onnx",
     )
     add("--out", type=Path, required=True, help="file to write, or folder where the format has several files")
     add(
@@ -65,5 +73,10 @@ if __name__ == "__main__":
         help="options of the checkpoint to change: \"{'token_keep_ratio': 1.0}\"",
     )
     add("--dict", type=Path, help="fairseq dictionary of a recogniser whose checkpoint holds none")
+    add(
+        "--results",
+        type=Path,
+        help="JSON of measured figures for the model card, as report.json of transcribe.py",
+    )
     add("--overwrite", action="store_true", help="replace what is there")
     run(main, parser)
