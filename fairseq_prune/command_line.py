@@ -8,6 +8,7 @@ import sys
 from typing import Callable
 
 from fairseq_prune.errors import AT_THE_EDGE, SHOW, line
+from fairseq_prune.files import UNFINISHED
 
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
@@ -37,9 +38,11 @@ def finish(action: Callable, args: argparse.Namespace) -> int:
     except (*AT_THE_EDGE, ImportError) as error:  # ImportError: an extra that is not installed
         if os.environ.get(SHOW):
             raise
-        print(_edge(error, getattr(args, "out", None)), file=sys.stderr)
-        return 2
-    return 0
+        said = UNFINISHED.sub("", _edge(error, getattr(args, "out", None)))
+    else:
+        return 0
+    print(said, file=sys.stderr)  # the last line: with the error's frames, progress bars have ended
+    return 2
 
 
 def interrupted() -> int:

@@ -2,9 +2,12 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+UNFINISHED = re.compile(r"\.[^/]*-unfinished-[^/]*/")  # where outputs are until they are complete
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Reading checkpoint files without running code from them, and strict loading with readable errors."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from fairseq_prune import compat
 from fairseq_prune.checkpoints.integrity import check_records
-from fairseq_prune.checkpoints.sizes import check_sizes
+from fairseq_prune.checkpoints.sizes import check_count, check_sizes
 from fairseq_prune.checkpoints.sparse import STATE
 from fairseq_prune.errors import BAD_INPUT, in_short, is_ours
 
@@ -69,6 +70,29 @@ def load_fairseq_state(path, overrides=None):
     return state
 
 
+def _with_sound_configuration(checkpoint):
+    """The checkpoint, whose configuration has the form that all expect who use it.
+
+    Raises:
+        TypeError: it has not; `readable_errors` adds the path.
+    """
+    config = checkpoint["cfg"]
+    check_count(config)
+    if config is not None and not isinstance(config, (Mapping, Namespace)):
+        raise TypeError(f"cfg: found {type(config).__name__}, expected a configuration")
+    for section in ("model", "task"):
+        options = config.get(section) if isinstance(config, Mapping) else None
+        if options is not None and not isinstance(options, (Mapping, Namespace)):
+            raise TypeError(f"cfg.{section}: found {type(options).__name__}, expected options")
+        name = options.get("_name", "") if isinstance(options, Mapping) else ""
+        if not isinstance(name, str):
+            raise TypeError(f"cfg.{section}._name: found {str(name)[:50]!r}, expected a name")
+    return checkpoint
+
+
+compat.READERS.append(("cfg", _with_sound_configuration))
+
+
 def model_and_task_options(checkpoint, path):
     """Options in a checkpoint of fairseq: two sections of its `cfg`, or both together in the older `args`.
 
@@ -83,10 +107,6 @@ def model_and_task_options(checkpoint, path):
         check_sizes(config, path)
         return config, config
     model, task = _as_dict(config["model"], path), _as_dict(config.get("task", {}), path)
-    for section, options in (("model", model), ("task", task)):
-        name = options.get("_name", "")
-        if not isinstance(name, str):
-            raise ValueError(f"{path}: {section}._name: found {str(name)[:50]!r}, expected a name")
     check_sizes(model, path)
     return model, task
 

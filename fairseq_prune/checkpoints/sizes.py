@@ -3,8 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from fairseq_prune import compat
-
 COUNT = re.compile(r"(.*_)?(layers|convs|blocks|depth|n_(audio|text)_layer)")
 WIDTH = re.compile(
     r"(.*_)?(dim|dims|heads|groups|channels|kernel|stride|hidden_size|intermediate_size|d_model|kernel_size"
@@ -35,13 +33,13 @@ def check_sizes(options: Mapping, source, depth: int = 0) -> None:
             _check(name, value, source)
 
 
-def of_few_values(checkpoint: dict) -> dict:
-    """The checkpoint, if its configuration is no larger than one may be.
+def check_count(config) -> None:
+    """Refuse more values than a configuration has, with those inside of lists and dicts.
 
     Raises:
-        TypeError: names the option that has too many values; whoever reads the file names it.
+        TypeError: names the option that has too many.
     """
-    waiting, values = [("cfg", checkpoint["cfg"])], 0
+    waiting, values = [("cfg", config)], 0
     while waiting:
         place, value = waiting.pop()
         if isinstance(value, dict):
@@ -52,10 +50,6 @@ def of_few_values(checkpoint: dict) -> dict:
         if values > MOST_VALUES:
             raise TypeError(f"{place}: found {len(inner):,} values, expected {MOST_VALUES:,} in all at most")
         waiting += inner
-    return checkpoint
-
-
-compat.READERS.append(("cfg", of_few_values))
 
 
 def _check(name, value, source):

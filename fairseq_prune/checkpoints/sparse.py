@@ -122,10 +122,10 @@ def finalized(checkpoint: Mapping, path, ema: bool = False) -> dict:
             f"{path}: has no moving average, expected a checkpoint of a training with --store-ema"
         )
     config = dict(checkpoint.get("cfg") or {})
-    if not config:
+    if not config.get("model"):
         raise ValueError(f"{path}: holds no configuration, expected a checkpoint of fairseq with cfg")
     model = dict(config["model"])
-    if model["_name"] in FINAL_MODELS:
+    if model.get("_name") in FINAL_MODELS:
         model = {key: value for key, value in model.items() if not key.startswith("prune_")}
         model.pop("max_update", None)
         model["_name"] = FINAL_MODELS[model["_name"]]

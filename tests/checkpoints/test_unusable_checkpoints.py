@@ -40,8 +40,17 @@ def test_the_state_of_the_task(value, changed):
 @pytest.mark.parametrize("section", ["model", "task"])
 @pytest.mark.parametrize("value", [7, [], {}, None])
 def test_the_name_of_the_model_or_the_task(value, section, changed):
-    with pytest.raises(ValueError, match=rf"understanding\.pt: {section}\._name"):
-        load_fairseq_state(changed("understanding.pt", "cfg", section, "_name", value=value))
+    path = changed("understanding.pt", "cfg", section, "_name", value=value)
+    for read in (load_fairseq_state, load_checkpoint_file):
+        with pytest.raises(ValueError, match=rf"understanding\.pt: .*cfg\.{section}\._name"):
+            read(path)
+
+
+@pytest.mark.parametrize("section", ["model", "task"])
+@pytest.mark.parametrize("value", [7, [1], "text"])
+def test_a_section_that_is_none(value, section, changed):
+    with pytest.raises(ValueError, match=rf"recognition\.pt: .*cfg\.{section}: found"):
+        load_checkpoint_file(changed("recognition.pt", "cfg", section, value=value))
 
 
 def test_a_task_that_is_not_registered(changed):
