@@ -31,7 +31,7 @@ LONG = 300  # lines
 BESIDE_ROOMS = {
     "__init__": {"registration", "inference"},
     "__main__": {"cli"},
-    "command_line": {"errors"},
+    "command_line": {"errors", "files"},
 }
 # what every room may import, except pruning
 SHARED = {"constants", "compat", "errors", "registration", "files", "command_line"}

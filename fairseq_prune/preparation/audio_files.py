@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional, TypeVar
 
@@ -147,16 +148,17 @@ class AudioFiles:
                 return error
 
         found, silent = [], []
-        seen_all = in_threads(try_to_look, items, self.threads, split)
-        for number, (path, seen) in enumerate(zip(paths, seen_all)):
-            if isinstance(seen, AudioFile) and not (seen.silence and self.skipped.skip_bad):
-                found.append(seen)
-                if seen.silence:
-                    silent.append(f"{root / path}: {seen.silence}")
-            else:
-                problem = seen if isinstance(seen, Exception) else f"{root / path}: {seen.silence}"
-                self.skipped.add(split, f"{wheres[number]}: {problem}" if wheres else problem)
-                found.append(None)
+        # closed before an error goes on, and removes the folder that the threads write to
+        with closing(in_threads(try_to_look, items, self.threads, split)) as seen_all:
+            for number, (path, seen) in enumerate(zip(paths, seen_all)):
+                if isinstance(seen, AudioFile) and not (seen.silence and self.skipped.skip_bad):
+                    found.append(seen)
+                    if seen.silence:
+                        silent.append(f"{root / path}: {seen.silence}")
+                else:
+                    problem = seen if isinstance(seen, Exception) else f"{root / path}: {seen.silence}"
+                    self.skipped.add(split, f"{wheres[number]}: {problem}" if wheres else problem)
+                    found.append(None)
         if silent:
             print(f"warning: {silent[0]} ({len(silent):,} such files in {split}; --skip-bad leaves them out)")
         if not any(found):

@@ -14,6 +14,7 @@ import soundfile
 
 from fairseq_prune.command_line import finish
 from fairseq_prune.files import complete, complete_folder
+from fairseq_prune.preparation import audio, audio_files
 from fairseq_prune.preparation.processes import worker_processes
 
 DATA_PREP = Path(__file__).resolve().parents[2] / "data_prep"
@@ -80,6 +81,24 @@ def test_ctrl_c_is_one_line_and_leaves_nothing(digits, tmp_path):
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and errors.rstrip().endswith("interrupted") and "Traceback" not in errors
     assert os.listdir(tmp_path) == ["fsdd"]
+
+
+def test_a_bad_file_ends_the_copying_before_the_folder_goes(tmp_path, monkeypatch, capsys):
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "a.wav").write_text("no audio")
+    for name in "bcd":
+        soundfile.write(tmp_path / "audio" / f"{name}.wav", np.full(2000, 0.1), 16000)
+
+    def write_slowly(path, *_):
+        time.sleep(0.3)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a copy")
+
+    monkeypatch.setattr(audio_files, "write_audio", write_slowly)
+    words = ("--audio", tmp_path / "audio", "--out", tmp_path / "out", "--valid-share", 0, "--convert")
+    assert audio.main([*map(str, words), "--threads", "2"]) == 2
+    assert "a.wav" in capsys.readouterr().err.splitlines()[-1]
+    assert os.listdir(tmp_path) == ["audio"]
 
 
 def interrupt(*_):
