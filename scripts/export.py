@@ -57,8 +57,8 @@ if __name__ == "__main__":
     add(
         "--format",
         required=True,
-        help="of encoders dphubert, torchaudio, hf, onnx; of recognisers hf, onnx; of translators onnx;"
-        " of Whisper hf, ctranslate2, onnx",
+        help="of encoders dphubert, torchaudio, hf, onnx; of recognisers hf, onnx; of translators onnx, and hf of their"
+        " encoder; of Whisper hf, ctranslate2, onnx",
     )
     add("--out", type=Path, required=True, help="file to write, or folder where the format has several files")
     add(

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.checkpoints.sizes import check_sizes
+from fairseq_prune.constants import TOKEN_PRUNING
+from fairseq_prune.modules.frames import DropsFrames, TokenPruning
+from fairseq_prune.pruning.schedules import layer_keep_ratios
 from fairseq_prune.text.lines import read_text
 
 # in the order in which they are looked for; an index lists the file of each weight
@@ -81,3 +84,39 @@ def _weight_map(path: Path) -> dict[str, str]:
                 f"{path}: weight_map: expected the name of a file in this folder, found {file!r}"
             )
     return found
+
+
+def pruning_entry(encoder: DropsFrames) -> dict[str, Any]:
+    """What config.json says of the frames that an encoder drops, as `adapters.transformers` writes it; {}: of none."""
+    pruning = encoder.pruning
+    if pruning.keeps_all:
+        return {}
+    ratios = [encoder.keep_ratio(index) for index in range(len(pruning.keep_ratios))]
+    return {
+        TOKEN_PRUNING: {"keep_ratios": ratios, "criterion": pruning.criterion, "minimum": pruning.minimum}
+    }
+
+
+def pruning_options(config: dict[str, Any], layers: int, path: Path) -> dict[str, Any]:
+    """The options of our models (`models.token_pruning`) that a config.json asks for; {} where it drops no frames.
+
+    Args:
+        layers: of the encoder.
+        path: of the configuration, for the error.
+
+    Raises:
+        ValueError: the entry is not as `pruning_entry` makes it.
+    """
+    found = config.get(TOKEN_PRUNING)
+    if found is None:
+        return {}
+    try:
+        ratios = layer_keep_ratios(layers, explicit=[float(ratio) for ratio in found["keep_ratios"]])
+        pruning = TokenPruning(ratios, found.get("criterion", "received"), found.get("minimum", 1))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {TOKEN_PRUNING}: found {str(found)[:80]} ({error})") from None
+    return {
+        "token_keep_ratios": ",".join(map(str, ratios)),
+        "token_keep_criterion": pruning.criterion,
+        "token_keep_min": pruning.minimum,
+    }

@@ -1,6 +1,7 @@
 """Speech translation: a token-pruned HuBERT encoder joined to a DeltaLM decoder."""
 
 import json
+import logging
 from typing import Optional
 
 import torch
@@ -31,6 +32,8 @@ from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 from fairseq_prune.modules.speech_encoder import SpeechEncoder
 from fairseq_prune.modules.taking_part import take_part
 
+logger = logging.getLogger(__name__)
+
 
 def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
     """The encoder, with the weights of ``hubert_path`` if there is one, and its architecture as JSON."""
@@ -38,6 +41,9 @@ def build_hubert(cfg: HubertDeltaLMConfig) -> tuple[TokenPrunedHubert, str]:
     if cfg.hubert_path:
         checkpoint = read_hubert(cfg.hubert_path)
         architecture = checkpoint.architecture
+        if checkpoint.pruning and not cfg.token_keep_ratios and cfg.token_keep_ratio == 1.0:
+            logger.info(f"{cfg.hubert_path} says which frames are dropped: {checkpoint.pruning}")
+            keep_in_checkpoint(cfg, **checkpoint.pruning)
     elif cfg.hubert_config:
         architecture = json.loads(cfg.hubert_config)
     else:

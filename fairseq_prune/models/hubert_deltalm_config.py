@@ -21,7 +21,8 @@ class HubertDeltaLMConfig(TokenPruningConfig):
     # ---- HuBERT
     hubert_path: Optional[str] = option(
         None,
-        "HuBERT or wav2vec 2.0: fairseq checkpoint, Hugging Face folder, or what scripts/compress_hubert.py wrote;"
+        "HuBERT or wav2vec 2.0: fairseq checkpoint, Hugging Face folder (whose token_pruning holds where no"
+        " --token-keep-ratio is given), or what scripts/compress_hubert.py wrote;"
         " without it, random weights of the sizes below",
     )
     hubert_config: Optional[str] = option(

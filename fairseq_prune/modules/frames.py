@@ -1,8 +1,9 @@
 """Encoder frames on their way through layers that drop some of them."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Optional
 
 import torch
@@ -144,6 +145,16 @@ class DropsFrames:
                 competing = self.keep_counts(index, [n - fixed for n, fixed in zip(before, tail)])
                 rows.append([n + fixed for n, fixed in zip(competing, tail)])
         return rows
+
+    @contextmanager
+    def all_kept(self) -> Iterator[None]:
+        """Within it no layer drops frames."""
+        before = self.pruning
+        self.pruning = replace(before, keep_ratios=[1.0] * len(before.keep_ratios))
+        try:
+            yield
+        finally:
+            self.pruning = before
 
     def prunes(self, index: int, frames: Frames) -> bool:
         """Whether a layer drops any of these frames."""

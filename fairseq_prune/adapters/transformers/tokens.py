@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from fairseq_prune.adapters.transformers.layers import HOSTS, host_name, take_off, take_on
 from fairseq_prune.adapters.transformers.pruner import Pruner
+from fairseq_prune.constants import TOKEN_PRUNING
 from fairseq_prune.modules.frames import TokenPruning
 from fairseq_prune.pruning.schedules import layer_keep_ratios
-
-CONFIG = "token_pruning"  # the entry of model.config
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
@@ -75,7 +74,7 @@ def prune_tokens(
     _count_kept_frames(model, encoder)
     settings = {name: asdict(pruning)[name] for name in ("keep_ratios", "criterion", "minimum")}
     for config in {id(part.config): part.config for part in (model, encoder)}.values():
-        setattr(config, CONFIG, settings)
+        setattr(config, TOKEN_PRUNING, settings)
     return model
 
 
@@ -90,13 +89,13 @@ def restore_tokens(model: nn.Module) -> nn.Module:
     for name in ("_get_feat_extract_output_lengths", "_extract_token_timestamps"):
         model.__dict__.pop(name, None)
     for config in (model.config, encoder.config):
-        config.__dict__.pop(CONFIG, None)
+        config.__dict__.pop(TOKEN_PRUNING, None)
     return model
 
 
 def prune_tokens_again(model: nn.Module) -> nn.Module:
     """Let a model that `from_pretrained` made drop frames as its configuration says; returns the model."""
-    settings = getattr(model.config, CONFIG, None)
+    settings = getattr(model.config, TOKEN_PRUNING, None)
     return model if settings is None else prune_tokens(model, **settings)
 
 

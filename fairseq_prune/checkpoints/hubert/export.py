@@ -17,6 +17,7 @@ from fairseq_prune.checkpoints.hubert.dphubert import (
 )
 from fairseq_prune.checkpoints.hubert.onnx import export_onnx
 from fairseq_prune.checkpoints.hubert.torchaudio import conv_layers, to_torchaudio, torchaudio_options
+from fairseq_prune.checkpoints.huggingface_folder import pruning_entry
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_state_dict_strictly
 from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.modules.hubert.architecture import build_encoder
@@ -31,19 +32,20 @@ USE_ANOTHER = "use --format dphubert or onnx, which take any shape"
 
 
 def encoder_of(model: nn.Module) -> TokenPrunedHubert:
-    """The encoder that a model is, or distils.
+    """The encoder that a model is, distils, or has before its decoder.
 
     Raises:
         ValueError: it has gates, or is no such model.
     """
     encoder = getattr(model, "student", model)
+    encoder = getattr(getattr(encoder, "encoder", None), "hubert", encoder)
     if isinstance(encoder, GatedHubert):
         raise ValueError(
             "the model still has gates: export what scripts/compress_hubert.py makes of its checkpoint"
         )
     if not isinstance(encoder, TokenPrunedHubert):
         raise ValueError(
-            f"a model {type(model).__name__}: expected an encoder alone (pruned_hubert, wavlm, dphubert)"
+            f"a model {type(model).__name__}: expected an encoder (pruned_hubert, wavlm, dphubert, hubert_deltalm)"
         )
     return encoder.float().eval()
 
@@ -90,9 +92,12 @@ def export_torchaudio(model, task, out: Path, options=None) -> None:
         require_equal(back(source)[0], expected_output(encoder, waveform), out)
 
 
-@export_format("hf", ENCODERS)
+@export_format("hf", (*ENCODERS, "hubert_deltalm*"))
 def export_huggingface(model, task, out: Path, options=None) -> None:
     """Write a folder that `HubertModel.from_pretrained` of transformers loads, with its feature extractor.
+
+    Of a translator it is the encoder alone. config.json says which frames it drops, for `adapters.transformers.load`;
+    transformers alone lets all go on.
 
     Raises:
         ValueError: transformers is missing, cannot express the encoder's shapes, or computes something else.
@@ -104,7 +109,7 @@ def export_huggingface(model, task, out: Path, options=None) -> None:
         back = transformers.HubertModel.from_pretrained(out).eval()
     waveform = probe()
     source = normalize_waveform(waveform, [SAMPLES]) if encoder.normalize else waveform
-    with torch.no_grad():
+    with torch.no_grad(), encoder.all_kept():  # as the library alone does
         require_equal(back(source).last_hidden_state, expected_output(encoder, waveform), out)
 
 
@@ -152,6 +157,7 @@ def write_huggingface(
         do_stable_layer_norm=cfg.layer_norm_first,
         apply_spec_augment=False,
         mask_time_prob=0.0,
+        **pruning_entry(encoder),
         **options,
     )
     theirs = model_class(config).eval()

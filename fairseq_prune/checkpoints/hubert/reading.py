@@ -14,6 +14,7 @@ from torch import Tensor
 from fairseq_prune.checkpoints.hubert.dphubert import read_dphubert_file
 from fairseq_prune.checkpoints.hubert.huggingface import read_huggingface_hubert
 from fairseq_prune.checkpoints.hubert.own import OUR_MODELS, encoder_in
+from fairseq_prune.checkpoints.huggingface_folder import pruning_options, read_json
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, model_and_task_options, usable
 from fairseq_prune.modules.hubert.architecture import check_architecture
 
@@ -60,11 +61,13 @@ class HubertCheckpoint:
         says in what its layers differ.
     normalize: whether it was trained on waveforms of zero mean and unit variance.
     state_dict: float32 tensors under the names of fairseq's HubertModel.
+    pruning: options that say which frames are dropped (`models.token_pruning`), where the source says it.
     """
 
     config: dict[str, Any]
     normalize: bool
     state_dict: dict[str, Tensor]
+    pruning: dict[str, Any] = field(default_factory=dict)
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -88,7 +91,12 @@ def read_hubert(path):
     """
     path = Path(path)
     with usable(path):
-        return _checked(*(read_huggingface_hubert if path.is_dir() else _read_fairseq)(path), path)
+        if not path.is_dir():
+            return _checked(*_read_fairseq(path), path)
+        checkpoint = _checked(*read_huggingface_hubert(path), path)
+        config = path / "config.json"
+        checkpoint.pruning = pruning_options(read_json(config), checkpoint.config["encoder_layers"], config)
+        return checkpoint
 
 
 def hubert_in(options, normalize, weights, source):

@@ -7,7 +7,6 @@ ONNX export (`checkpoints.whisper.onnx`) knows the clip's own length.
 import json
 import logging
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from fairseq_prune.checkpoints.extras import import_extra, quiet
 from fairseq_prune.checkpoints.formats import export_format
+from fairseq_prune.checkpoints.huggingface_folder import pruning_entry
 from fairseq_prune.checkpoints.whisper.runtime import frames_heard
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
 from fairseq_prune.text.byte_level_bpe_cutting import TIMESTAMP
@@ -48,7 +48,10 @@ def export_huggingface(model, task, out: Path, options=None) -> None:
             " hears what the model hears, and so does ctranslate2.models.Whisper, given features of that length"
         )
     if not model.encoder.pruning.keeps_all:
-        logger.warning("the format holds no token pruning: other libraries let all frames go on")
+        logger.warning(
+            "the model drops frames; transformers and CTranslate2 alone let all go on."
+            " fairseq_prune.adapters.transformers.load drops those that config.json of transformers' format tells of"
+        )
     transformers.utils.logging.disable_progress_bar()
     out.mkdir(parents=True)
     theirs = transformers.WhisperForConditionalGeneration(_config(transformers, model, task)).eval()
@@ -126,6 +129,7 @@ def _config(transformers, model, task) -> Any:
         pad_token_id=end,
         suppress_tokens=None,
         begin_suppress_tokens=None,
+        **pruning_entry(encoder),
     )
 
 
@@ -247,12 +251,8 @@ def _silenced_noise(model) -> Tensor:
 
 def _encode(model, features: Tensor) -> dict[str, Any]:
     """The encoder's output where every frame is seen and goes on, as other libraries have it."""
-    encoder, before = model.encoder, model.encoder.pruning
-    encoder.pruning = replace(before, keep_ratios=[1.0] * len(before.keep_ratios))
-    try:
-        return encoder(features, torch.tensor([features.size(1)]), audio_context="clip")
-    finally:
-        encoder.pruning = before
+    with model.encoder.all_kept():
+        return model.encoder(features, torch.tensor([features.size(1)]), audio_context="clip")
 
 
 @torch.no_grad()

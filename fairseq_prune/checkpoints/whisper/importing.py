@@ -12,7 +12,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from fairseq_prune.checkpoints.huggingface_folder import read_json, read_weights
+from fairseq_prune.checkpoints.huggingface_folder import pruning_options, read_json, read_weights
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, usable
 from fairseq_prune.checkpoints.whisper.ctranslate2 import read_ctranslate2
 from fairseq_prune.checkpoints.whisper.own import WhisperCheckpoint
@@ -128,7 +128,9 @@ def _from_huggingface(folder: Path) -> tuple[WhisperCheckpoint, dict[str, Any]]:
         "suppressed": _numbers(generation, "suppress_tokens", folder),
         "alignment_heads": _numbers(generation, "alignment_heads", folder, 2),
     }
-    return _checkpoint(weights, heads, path), says
+    checkpoint = _checkpoint(weights, heads, path)
+    checkpoint.pruning = pruning_options(config, checkpoint.sizes["encoder_layers"], folder / "config.json")
+    return checkpoint, says
 
 
 def _from_openai(path: Path) -> tuple[WhisperCheckpoint, dict[str, Any]]:

@@ -28,6 +28,7 @@ class WhisperCheckpoint:
         state_dict: under the names of our modules, "encoder.layers.0.fc1.weight".
         tokenizer: content of tokenizer.json; None where the source has none.
         task: options of the task, such as {"language": "en"}.
+        pruning: options of the model that say which frames are dropped (`models.token_pruning`).
     """
 
     path: str
@@ -35,6 +36,7 @@ class WhisperCheckpoint:
     state_dict: dict[str, Tensor]
     tokenizer: Optional[str] = None
     task: dict[str, Any] = field(default_factory=dict)
+    pruning: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -52,7 +54,7 @@ class WhisperCheckpoint:
         """What fairseq's programs load, and `read_whisper`."""
         cfg = OmegaConf.to_container(OmegaConf.structured(FairseqConfig), resolve=True, enum_to_str=True)
         options = OmegaConf.to_container(OmegaConf.structured(WhisperSettings), enum_to_str=True)
-        cfg["model"] = {**options, **self.sizes, "_name": "whisper"}
+        cfg["model"] = {**options, **self.sizes, **self.pruning, "_name": "whisper"}
         cfg["task"] = {"_name": TASK, "mel_bins": self.sizes["mel_bins"], **self.task}
         return {
             "args": None,

@@ -1,5 +1,6 @@
 """Recognisers with CTC for ONNX Runtime and transformers, held against fairseq's models."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from fairseq.tasks.audio_finetuning import AudioFinetuningConfig
 
 from fairseq_prune.checkpoints.formats import formats_of
 from fairseq_prune.checkpoints.hubert import recognizer as export
+from fairseq_prune.checkpoints.hubert import runtime
 from fairseq_prune.checkpoints.hubert.runtime import OnnxRecognizer, OnnxTranslator
 from fairseq_prune.inference.recognition import Recognizer
 
@@ -124,3 +126,15 @@ def test_transcribe_runs_the_export(recognizer, folder, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path}/a.wav\t{texts_of(recognizer, [noise(16_000)])[0]}\n"
+
+
+def test_the_device_needs_neither_torch_nor_this_package():
+    spec = importlib.util.spec_from_file_location("alone", runtime.__file__)
+    alone, before = importlib.util.module_from_spec(spec), dict(sys.modules)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("torch", "fairseq", "fairseq_prune")]:
+        sys.modules[name] = None  # an import of it fails
+    try:
+        spec.loader.exec_module(alone)
+    finally:
+        sys.modules.update(before)
+    assert alone.OnnxRecognizer and alone.OnnxTranslator
