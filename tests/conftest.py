@@ -4,10 +4,18 @@ import os
 
 import pytest
 import torch
+from fork_server import FORKS
 from mustc_corpus import run_prep_mustc, write_corpus
 
 # what a test finds must not depend on a measurement of its machine; programs that tests run inherit it
 os.environ["FAIRSEQ_PRUNE_KERNELS"] = "onednn"
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Runs programs in forks, see `fork_server`."""
+    yield FORKS
+    FORKS.close()
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ from tqdm import tqdm
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.manifest import read_manifest
 
+CONTEXT = 30 * SAMPLE_RATE
+
 
 def half_of(utterances, half):
     """The utterances of every second speaker: "tune" has the first of the sorted names, "report" the second."""
@@ -51,6 +53,12 @@ def main(args):
     torch.set_num_threads(args.threads)
     root = Path(args.audio_root or Path(args.manifest).parent)
     utterances = half_of(read_manifest(args.manifest), args.half)
+    whole = [utterance for utterance in utterances if utterance.n_frames <= CONTEXT]
+    if len(whole) < len(utterances):
+        print(
+            f"left out: {len(utterances) - len(whole)} utterances longer than Whisper's 30 s", file=sys.stderr
+        )
+    utterances = whole
     if args.sample is not None and args.sample < len(utterances):
         utterances = random.Random(args.seed).sample(utterances, args.sample)
     settings = Settings(args.language, args.task, args.beam)

@@ -2,7 +2,6 @@
 
 import pytest
 from command_lines import run, train_arguments
-from fork_server import ForkServer
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +16,3 @@ def trained(prepared_data, tmp_path_factory):
     code, output = run("fairseq-train", *train_arguments(prepared_data, "out", *options), cwd=folder)
     assert code == 0, output
     return folder / "out" / "checkpoint_best.pt"
-
-
-@pytest.fixture(scope="module")
-def forks(request, tmp_path_factory):
-    """A `ForkServer` that has imported the modules that the test file names in ``PRELOAD``."""
-    server = ForkServer(tmp_path_factory.mktemp("forks"), request.module.PRELOAD)
-    yield server
-    server.close()

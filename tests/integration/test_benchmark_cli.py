@@ -6,7 +6,6 @@ import matplotlib.image
 import pytest
 from command_lines import ROOT
 
-PRELOAD = "fairseq_prune.inference.translation fairseq_prune.benchmarks.report"
 SCRIPT = ROOT / "scripts" / "benchmark.py"
 QUICK = [
     "--seconds",

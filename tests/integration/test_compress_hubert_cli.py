@@ -7,7 +7,6 @@ from command_lines import ROOT
 
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 
-PRELOAD = "torch fairseq fairseq_prune.models.dphubert"
 SCRIPT = ROOT / "scripts" / "compress_hubert.py"
 
 

@@ -10,8 +10,6 @@ from fairseq_prune.checkpoints.hubert.own import save_pruned_hubert
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
-PRELOAD = "fairseq_cli.hydra_train"  # not this package: --user-dir is tested
-
 
 def test_a_compressed_encoder_is_fine_tuned_and_sparse(forks, tmp_path):
     write_corpus(tmp_path / "data")

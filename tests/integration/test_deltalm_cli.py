@@ -1,17 +1,14 @@
 """DeltaLM from fairseq's command lines, on the texts of a tiny corpus."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import command_lines
 import pytest
 import torch
+from command_lines import ROOT
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
-ROOT = Path(__file__).resolve().parents[2]
 PAIR = ["--source-lang", "en", "--target-lang", "de"]
 # an architecture with two of its values overridden
 MODEL = ["--arch", "deltalm_tiny", "--embed-dim", "32", "--decoder-layers", "1"]
@@ -19,13 +16,9 @@ MODEL = ["--arch", "deltalm_tiny", "--embed-dim", "32", "--decoder-layers", "1"]
 
 def run(program, *arguments, cwd=None):
     """Run a console script of fairseq; its output, after checking that it succeeded."""
-    command = [Path(sys.executable).parent / program, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, env=environment, cwd=cwd
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
+    code, output = command_lines.run(program, *arguments, cwd=cwd or ROOT)
+    assert code == 0, output[-3000:]
+    return output
 
 
 def train(data, save_dir, max_update, *options):
@@ -41,8 +34,7 @@ def train(data, save_dir, max_update, *options):
 @pytest.fixture(scope="module")
 def text_data(prepared_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("text") / "bin"
-    prep_mt = [sys.executable, ROOT / "data_prep" / "prep_mt.py", "--data-dir", prepared_data, "--out", out]
-    subprocess.run([*prep_mt, *PAIR], check=True)
+    run(ROOT / "data_prep" / "prep_mt.py", "--data-dir", prepared_data, "--out", out, *PAIR)
     return out
 
 

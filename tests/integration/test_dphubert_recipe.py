@@ -9,7 +9,6 @@ from distillation_data import LENGTHS, write_data
 from recipes import train, write_changed
 from tones import SMALL_HUBERT
 
-PRELOAD = "fairseq.tasks fairseq_cli.hydra_train torchaudio"  # not this package: --user-dir is tested
 CONFIGS = ROOT / "examples" / "dphubert" / "config"
 
 

@@ -12,7 +12,6 @@ from small_encoder import make_encoder
 from fairseq_prune.checkpoints.hubert.own import save_pruned_hubert
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 
-PRELOAD = "fairseq_prune.inference.translation fairseq_prune.checkpoints.hubert.export"
 SCRIPT = ROOT / "scripts" / "export.py"
 
 

@@ -10,7 +10,6 @@ from tones import write_hubert, write_tones
 from fairseq_prune.data.audio import read_audio
 from fairseq_prune.data.waveform_manifest import write_waveform_manifest
 
-PRELOAD = "fairseq_prune.inference.translation"
 SCRIPT = ROOT / "scripts" / "extract_features.py"
 LENGTHS = [6400, 9000, 400, 7000]
 

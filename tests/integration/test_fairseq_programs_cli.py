@@ -11,7 +11,6 @@ from command_lines import BIN, ROOT, train_arguments
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
-PRELOAD = "fairseq_cli.hydra_train fairseq_cli.generate fairseq_cli.interactive fairseq_cli.validate"
 TASK = ("--user-dir", ROOT / "fairseq_prune", "--task", "speech_translation")
 
 

@@ -10,8 +10,6 @@ from pretrained_recogniser import save_hubert, write_corpus
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
-PRELOAD = "fairseq_cli.hydra_train"  # not this package: --user-dir is tested
-
 
 def spoil(folder):
     path = folder / "data" / "train.ltr"

@@ -4,8 +4,6 @@ import json
 
 from command_lines import ROOT
 
-PRELOAD = "fairseq_prune.inference.translation fairseq_prune.benchmarks.report"
-
 
 def test_the_check_runs_on_the_cpu_and_writes_its_report(forks, tmp_path):
     words = "--device cpu --small --out report".split()

@@ -10,7 +10,6 @@ from pretrained_recogniser import save_wav2vec, write_corpus
 from test_parp_cli import arguments, last
 
 pytestmark = pytest.mark.slow
-PRELOAD = "fairseq_cli.hydra_train"
 UPDATES = 6
 # fairseq-train with a killer: in a save or an update, in the how manieth, after which share of the time of one.
 # The file `inside` is there while a checkpoint is saved.

@@ -16,8 +16,6 @@ from test_multi_process_cli import free_port
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.pruning.magnitude import TRANSFORMER_LAYERS
 
-PRELOAD = "fairseq_cli.hydra_train"  # and with it fairseq_cli.train; but not this package, see errors.install
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):

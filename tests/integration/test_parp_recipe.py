@@ -12,7 +12,6 @@ from pretrained_recogniser import SMALL, save_wav2vec, write_corpus
 from recipes import train, write_changed
 from slu_corpus import small_whisper, write_data
 
-PRELOAD = "fairseq.tasks fairseq_cli.hydra_train"  # not this package: --user-dir is tested
 CONFIGS = ROOT / "examples" / "parp" / "config"
 OTHERS = ("digits_pretraining", "whisper_tiny_en")  # than the fine-tunings with CTC
 FINE_TUNINGS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in OTHERS)

@@ -5,9 +5,6 @@ import re
 import pytest
 from command_lines import ROOT
 
-PRELOAD = (
-    "fairseq_prune.inference.translation fairseq_prune.benchmarks.report fairseq_prune.benchmarks.calibration"
-)
 SCRIPT = ROOT / "scripts" / "plan_pruning.py"
 
 

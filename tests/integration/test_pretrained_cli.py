@@ -1,8 +1,6 @@
 """The main job from pretrained files: HuBERT in either form, and a DeltaLM tuned on the text first."""
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -43,8 +41,9 @@ def text_model(prepared_data, tmp_path_factory):
     """A DeltaLM tuned for a few updates on the texts of the corpus, and the weights in it."""
     folder = tmp_path_factory.mktemp("text")
     pair = ["--source-lang", "en", "--target-lang", "de"]
-    prep_mt = [sys.executable, ROOT / "data_prep" / "prep_mt.py", "--data-dir", prepared_data]
-    subprocess.run([*prep_mt, "--out", folder / "bin", *pair], check=True)
+    prep_mt = (ROOT / "data_prep" / "prep_mt.py", "--data-dir", prepared_data, "--out", folder / "bin")
+    code, output = run(*prep_mt, *pair, cwd=folder)
+    assert code == 0, output
     sizes = "--arch deltalm_tiny --embed-dim 32 --ffn-embed-dim 48 --attention-heads 4 --normalize-before"
     options = (
         "--criterion label_smoothed_cross_entropy --optimizer adam --lr 0.01 --max-tokens 400 --max-update 5"

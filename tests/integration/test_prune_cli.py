@@ -11,7 +11,6 @@ from slu_corpus import LABELS, PARSES, small_whisper, tokenizer, write_data
 from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
 from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
-PRELOAD = "fairseq_prune.inference.translation fairseq_prune.inference.understanding pandas"
 SCRIPTS = ROOT / "scripts"
 
 

@@ -13,7 +13,6 @@ from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.data.manifest import Utterance, write_manifest
 from fairseq_prune.pruning.components import by_component
 
-PRELOAD = "fairseq.tasks fairseq_prune.benchmarks.report fairseq_prune.benchmarks.weight_calibration pandas"
 PRUNE, PLAN, SPARSITY, TRANSCRIBE = (
     ROOT / "scripts" / f"{name}.py" for name in ("prune_weights", "plan_sparsity", "sparsity", "transcribe")
 )

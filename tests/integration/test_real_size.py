@@ -56,7 +56,6 @@ def test_hubert_base_and_deltalm_base_train_and_generate_within_20_gib(must_c_ro
         *"--lr 1e-4 --max-update 2 --valid-subset dev --train-subset train --no-epoch-checkpoints".split(),
         *"--no-last-checkpoints --log-format simple --log-interval 1 --save-dir out".split(),
         cwd=tmp_path,
-        timeout=1200,
     )
     assert code == 0, output[-3000:]
     (tmp_path / "hubert_base_ls960.pt").unlink()
@@ -66,7 +65,6 @@ def test_hubert_base_and_deltalm_base_train_and_generate_within_20_gib(must_c_ro
         *(tmp_path / "data", *user_dir, "--path", tmp_path / "out" / "checkpoint_best.pt"),
         *"--gen-subset tst-COMMON --max-tokens 320000 --beam 5 --max-len-b 10 --scoring sacrebleu".split(),
         cwd=tmp_path,
-        timeout=1200,
     )
     assert code == 0, output[-3000:]
     assert "BLEU = " in output

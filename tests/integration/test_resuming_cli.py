@@ -6,7 +6,6 @@ from command_lines import BIN
 from pretrained_recogniser import save_wav2vec, write_corpus
 from test_parp_cli import arguments, last
 
-PRELOAD = "fairseq_cli.hydra_train"  # and with it fairseq_cli.train, which logs less so
 OPTIONS = "--prune-sparsity 0.5 --prune-interval 2 --save-interval-updates 2 --max-update 6"
 # fairseq-train that kills itself as a file of a save is given its name: sys.argv[1] counts these moments from 1
 KILLED = """

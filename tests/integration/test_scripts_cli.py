@@ -14,7 +14,6 @@ from command_lines import ROOT
 
 from fairseq_prune.inference.translation import Translator
 
-PRELOAD = "fairseq_prune.inference.translation matplotlib.pyplot pandas sacrebleu"
 SCRIPTS = ROOT / "scripts"
 FORMATS = {  # file: rate, channels
     "speech.wav": (16000, 1),

@@ -10,7 +10,6 @@ from slu_corpus import LABELS, PARSES, SMALL, slurp_row, small_whisper, tokenize
 
 from fairseq_prune.data.manifest import Utterance, write_manifest
 
-PRELOAD = "fairseq_prune fairseq_prune.inference.understanding"
 USER_DIR = ["--user-dir", ROOT / "fairseq_prune", "--task", "spoken_language_understanding"]
 TRAIN = (
     "--arch whisper --optimizer adam --lr 1e-3 --batch-size 4 --max-update 2 --log-format simple --log-interval 1"

@@ -12,8 +12,6 @@ from fairseq_prune.checkpoints.hubert.own import read_student
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 
-PRELOAD = "fairseq.tasks fairseq_cli.train fairseq_cli.validate torchaudio"  # not this package: --user-dir is tested
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -17,7 +17,6 @@ from fairseq_prune.data.labelled_audio import read_split
 from fairseq_prune.evaluation.error_rates import phone_error_rate
 from fairseq_prune.inference.recognition import Recognizer
 
-PRELOAD = "fairseq.tasks fairseq_cli.train fairseq_prune.inference.recognition"
 TRANSCRIBE = ROOT / "scripts" / "transcribe.py"
 PHONES = {"|": "h#", "A": "ix", "B": "ih", "C": "tcl"}
 TRAIN = (

@@ -14,7 +14,6 @@ from fairseq_prune.data.pauses import cut_at_pauses
 from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 from fairseq_prune.modules.whisper.generation import WhisperGenerator
 
-PRELOAD = "fairseq.tasks fairseq_prune.inference.recognition fairseq_prune.inference.whisper.transcriber"
 TRANSCRIBE = ROOT / "scripts" / "transcribe.py"
 SECONDS = (0.9, 0.5, 3.1)  # the model takes 1.2
 

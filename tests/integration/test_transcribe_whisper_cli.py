@@ -13,9 +13,6 @@ from fairseq_prune.data.manifest import Utterance, write_manifest
 from fairseq_prune.evaluation.transcripts import recognition_scores, translation_scores
 from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 
-PRELOAD = (
-    "fairseq.tasks fairseq_prune.inference.recognition fairseq_prune.inference.whisper.transcriber sacrebleu"
-)
 TRANSCRIBE = ROOT / "scripts" / "transcribe.py"
 SECONDS = (2.5, 0.7, 1.1)
 FAST = ("--temperature", "0", "--no-speech-threshold", "1")

@@ -15,9 +15,6 @@ from tokenizers import Tokenizer
 from fairseq_prune.checkpoints.whisper.own import read_whisper
 from fairseq_prune.data.manifest import Utterance, write_manifest
 
-PRELOAD = (
-    "fairseq_prune.inference.understanding fairseq_cli.generate transformers.models.whisper.modeling_whisper"
-)
 IMPORT, EXPORT = ROOT / "scripts/import_whisper.py", ROOT / "scripts/export.py"
 TOKENIZER = small_tokenizer()
 PREFIX = "<|startoftranscript|> <|de|> <|transcribe|> <|notimestamps|>"

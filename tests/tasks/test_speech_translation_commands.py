@@ -1,16 +1,16 @@
 """The task under fairseq's own command lines, with a tiny model."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import yaml
+from command_lines import BIN
 from fairseq import checkpoint_utils, utils
+from fork_server import FORKS
 from mustc_corpus import run_prep_mustc
 
 from fairseq_prune.data.manifest import read_manifest
@@ -21,19 +21,13 @@ AUGMENTED = ["--concat-rate", "0.7", "--speed-factors", "0.9,1.0,1.1", "--noise-
 
 
 def run(command, *words):
-    """Run a fairseq command of this Python."""
-    code = f"import sys; from fairseq_cli.{command} import cli_main; sys.exit(cli_main())"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
+    """Run a fairseq command: its exit status and output."""
+    return subprocess.CompletedProcess(words, *FORKS.run(BIN / command, *words, cwd=USER_DIR.parent))
 
 
 def train(data, save_dir, *options):
     return run(
-        "train",
+        "fairseq-train",
         *(data, "--user-dir", USER_DIR, "--task", "speech_translation", "--arch", "tiny_speech"),
         *(
             "--criterion",
@@ -52,7 +46,7 @@ def train(data, save_dir, *options):
 
 def generate(data, checkpoint, *options):
     return run(
-        "generate",
+        "fairseq-generate",
         *(data, "--user-dir", USER_DIR, "--task", "speech_translation", "--path", checkpoint, "--cpu"),
         *("--gen-subset", "tst-COMMON", "--max-tokens", "100000", "--scoring", "sacrebleu", *options),
     )
@@ -164,7 +158,7 @@ def test_hydra_runs_the_task(prepared_data, tmp_path):
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     words = ["--config-dir", tmp_path, "--config-name", "recipe", f"hydra.run.dir={tmp_path}"]
-    done = run("hydra_train", *words, "task.speed_factors=[0.9,1.2]")
+    done = run("fairseq-hydra-train", *words, "task.speed_factors=[0.9,1.2]")
     assert done.returncode == 0, done.stderr[-3000:]
     state = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "checkpoint_last.pt"))
     assert state["cfg"]["task"]["speed_factors"] == [0.9, 1.2]

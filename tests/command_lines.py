@@ -1,4 +1,4 @@
-"""fairseq's command lines in subprocesses."""
+"""fairseq's command lines in processes of their own."""
 
 import contextlib
 import os
@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from fork_server import FORKS
+
+ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 SMALL = (
     "--hubert-layers 2 --hubert-embed-dim 32 --hubert-ffn-embed-dim 48 --hubert-conv-pos-groups 4"
@@ -42,11 +44,10 @@ def started(program, *arguments, cwd):
             process.communicate()
 
 
-def run(program, *arguments, cwd, timeout=240):
-    """Exit status and output of a finished program; ``timeout`` in seconds."""
-    with started(program, *arguments, cwd=cwd) as process:
-        output, _ = process.communicate(timeout=timeout)
-        return process.returncode, output
+def run(program, *arguments, cwd):
+    """Exit status and output of one of fairseq's programs that has ended."""
+    code, output, errors = FORKS.run(BIN / program, *arguments, cwd=cwd)
+    return code, output + errors
 
 
 def run_together(program, lists_of_arguments, cwd, timeout=240):
