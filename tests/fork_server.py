@@ -89,6 +89,8 @@ FORKS = Forks()  # of this test process
 
 def serve():
     """Answer requests until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # imports print, too
     for module in sys.argv[1:]:
         if find_spec(module.partition(".")[0]) is not None:
             import_module(module)
@@ -97,7 +99,8 @@ def serve():
         if not child:
             leave(become(*json.loads(line)))
         _, status = os.waitpid(child, 0)
-        print(os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status), flush=True)
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+        print(code, file=answers, flush=True)
     leave(0)
 
 

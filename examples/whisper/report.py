@@ -3,6 +3,7 @@
 import json
 import platform
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import sacrebleu
@@ -10,6 +11,9 @@ import sacrebleu
 from fairseq_prune.evaluation.bootstrap import interval, rate_interval, resample
 from fairseq_prune.evaluation.error_rates import word_error_rate
 from fairseq_prune.evaluation.normalizers import normalizer_of, text_normalizer
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
 
 
 def processor() -> str:
@@ -90,8 +94,24 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def draw(frame: pd.DataFrame, path) -> None:
+    """Error rates with their intervals against the speed, an engine a point: right and low is good."""
+    speed, rate = frame["times as fast"].astype(float), frame["WER"].astype(float)
+    ends = frame["95 %"].str.split(" to ", expand=True).astype(float)
+    figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    bars = [rate - ends[0], ends[1] - rate]
+    ax.errorbar(speed, rate, yerr=bars, fmt="o", color="#0b5fa5", ecolor="#c9ccd1", markersize=5, capsize=2)
+    for x, y, name in zip(speed, rate, frame["engine"]):
+        ax.annotate(name, (x, y), (5, 4), textcoords="offset points", fontsize=8)
+    ax.set(xlabel=f"times as fast as {frame['engine'][0]}", ylabel="word error rate, %")
+    ax.margins(x=0.15)
+    ax.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def write_report(out, names, language, task) -> None:
-    """Write ``report.md`` of ``results.jsonl`` in the folder ``out``, and print it.
+    """Write ``report.md`` and ``report.png`` of ``results.jsonl`` in the folder ``out``, and print the first.
 
     An utterance whose manifest has "-" for its text is compared with what the first engine writes of it.
     """
@@ -105,6 +125,7 @@ def write_report(out, names, language, task) -> None:
         frame = translations(rows, names)
     else:
         frame = table(rows, names, text_normalizer(normalizer_of(language)))
+        draw(frame, out / "report.png")
     heard = rows[rows.engine == names[0]]
     text = f"{len(heard)} utterances, {heard.audio_seconds.sum() / 3600:.3f} h; {processor()}\n\n{markdown(frame)}\n"
     (out / "report.md").write_text(text, encoding="utf-8")
