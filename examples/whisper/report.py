@@ -95,18 +95,22 @@ def markdown(frame: pd.DataFrame) -> str:
 
 
 def draw(frame: pd.DataFrame, path) -> None:
-    """Error rates with their intervals against the speed, an engine a point: right and low is good."""
+    """A line an engine: its error rate with the interval, and its speed."""
     speed, rate = frame["times as fast"].astype(float), frame["WER"].astype(float)
     ends = frame["95 %"].str.split(" to ", expand=True).astype(float)
-    figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    height = 1 + 0.32 * len(frame)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, height), sharey=True, layout="constrained")
     bars = [rate - ends[0], ends[1] - rate]
-    ax.errorbar(speed, rate, yerr=bars, fmt="o", color="#0b5fa5", ecolor="#c9ccd1", markersize=5, capsize=2)
-    for x, y, name in zip(speed, rate, frame["engine"]):
-        ax.annotate(name, (x, y), (5, 4), textcoords="offset points", fontsize=8)
-    ax.set(xlabel=f"times as fast as {frame['engine'][0]}", ylabel="word error rate, %")
-    ax.margins(x=0.15)
-    ax.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    left.errorbar(rate, frame["engine"], xerr=bars, fmt="o", color="#0b5fa5", ecolor="#9aa7b5", capsize=2)
+    left.set(xlabel="word error rate, %, and its 95 % interval", xlim=(0, None))
+    left.invert_yaxis()
+    right.bar_label(right.barh(frame["engine"], speed, color="#0b5fa5", height=0.6), fmt="%.2f", padding=3)
+    right.set(xlabel=f"times as fast as {frame['engine'][0]}")
+    right.margins(x=0.12)
+    for ax in (left, right):
+        ax.grid(axis="x", alpha=0.3)
+        ax.set_axisbelow(True)
+    figure.savefig(path, dpi=130)
     plt.close(figure)
 
 

@@ -87,7 +87,7 @@ def test_generated_texts_are_those_that_transformers_generates_from_the_export(e
         BIN / "fairseq-generate", "data", *options, ROOT / "fairseq_prune", *task, cwd=folder
     )
     assert code == 0, errors
-    assert f"generation begins with {PREFIX}; suppressed tokens: none" in errors
+    assert f"generation begins with {PREFIX}; suppressed tokens: none" in output + errors
     lines = dict(line[2:].split("\t", 1) for line in output.splitlines() if line.startswith("D-"))
     found = [lines[str(index)].split("\t")[1] for index in range(3)]
     assert len(set(found)) > 1
@@ -110,12 +110,12 @@ def test_flags_and_overrides_change_what_the_import_has_set(
         "--gen-subset test --batch-size 3 --beam 1 --max-len-b 1 --path whisper.pt --cpu --user-dir".split()
     )
     task = ["--task", "spoken_language_understanding", *flags.split()]
-    code, _, errors = forks.run(
+    code, output, errors = forks.run(
         BIN / "fairseq-generate", "data", *options, ROOT / "fairseq_prune", *task, cwd=folder
     )
     assert code == 0, errors
     expected = f"<|startoftranscript|> {prefix} <|notimestamps|>; suppressed tokens: {suppressed}"
-    assert f"generation begins with {expected}" in errors
+    assert f"generation begins with {expected}" in output + errors
 
 
 def test_an_export_imported_again_has_the_same_weights(imported, exported, forks, folder):
