@@ -15,6 +15,7 @@ FAIRSEQ = re.compile(
 REGISTRIES = re.compile(r".*[/\\]fairseq[/\\](registry|(models|tasks)[/\\]__init__)\.py")
 WORKER = re.compile(r"Caught (ValueError|FileNotFoundError|\w*OSError) in DataLoader worker process")
 BAD_INPUT = (ValueError, OSError)
+LIBRARY = re.compile(re.escape(str(Path(os.__file__).parent) + os.sep) + r"(?!site-packages).*")
 SHOW = "FAIRSEQ_PRUNE_TRACEBACK"
 # what no code of ours has raised, and what still is no fault of the program: an audio library's or torch's refusal
 # (both are RuntimeErrors), and too little memory
@@ -52,6 +53,8 @@ def in_short(error) -> str:
 def is_ours(error) -> bool:
     """Whether an exception tells a user what is wrong with the input."""
     frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, OSError):  # the system's refusal comes through the standard library, as of pathlib
+        frames = [frame for frame in frames if not LIBRARY.fullmatch(frame.filename)]
     if not frames or not str(error):
         return False
     if isinstance(error, BAD_INPUT) and frames[-1].filename.startswith(OURS):

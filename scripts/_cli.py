@@ -5,34 +5,26 @@ import ast
 import logging
 import math
 import os
+import signal
 import sys
 import warnings
+
+
+def _end_at_once(*_) -> None:
+    """After Ctrl-C while the rest is imported: nothing has begun, and libraries may go on in half an import."""
+    os.write(2, b"interrupted\n")
+    os._exit(128 + signal.SIGINT)
+
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a job in the background ignores it
+    signal.signal(signal.SIGINT, _end_at_once)  # until `run`
 
 # fairseq logs and warns while it is imported, which these scripts do after this module
 logging.disable(logging.INFO)
 warnings.filterwarnings("ignore", category=FutureWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="torch")
 
-from fairseq_prune.command_line import INTERRUPTED, PlainParser, finish, interrupted  # noqa: E402
-
-
-def _end(status: int) -> None:
-    """End the process; after Ctrl-C all is tidied, and threads that are still at work are not waited for."""
-    if status == INTERRUPTED:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
-
-
-def _interrupted_import(kind, error, trace) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        _end(interrupted())
-    sys.__excepthook__(kind, error, trace)
-
-
-sys.excepthook = _interrupted_import  # `run` takes Ctrl-C from the end of the imports on
-
+from fairseq_prune.command_line import INTERRUPTED, PlainParser, finish  # noqa: E402
 from fairseq_prune.files import complete  # noqa: E402, F401
 from fairseq_prune.inference.translation import Translator  # noqa: E402
 
@@ -102,6 +94,13 @@ def load_translator(args: argparse.Namespace, checkpoint=None) -> Translator:
 
 def run(main, parser: PlainParser) -> None:
     """Call ``main(args)``. Bad input becomes one line on stderr and exit status 2; Ctrl-C one line and 130."""
-    status = finish(main, parser.parse_args())
+    args = parser.parse_args()
+    if signal.getsignal(signal.SIGINT) is _end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to tidy
+    status = finish(main, args)
+    if status == INTERRUPTED:  # all is tidied, and threads that are still at work are not waited for
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     if status:
-        _end(status)
+        sys.exit(status)

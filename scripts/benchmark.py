@@ -16,8 +16,9 @@ In every round all entries take turns, so that ratios hold on a machine that doe
 
 from pathlib import Path
 
-import torch
 from _cli import PlainParser, positive, run
+
+import torch
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.entries import build_entry

@@ -9,8 +9,9 @@ compressed, bfloat16 or int8. The sizes are real, the weights random, except tho
 depend on them. Quality does: that is measured where models are trained (examples/, scripts/sweep_pruning.py).
 """
 
-import torch
 from _cli import PlainParser, positive, run
+
+import torch
 from benchmark import add_options, machine, measure_all
 
 from fairseq_prune.benchmarks.report import table, write_report

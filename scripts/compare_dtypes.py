@@ -9,10 +9,11 @@ where layers drop frames it is taken without pruning. Same frames are those that
 
 from dataclasses import replace
 
+from _cli import PlainParser, positive, run
+
 import numpy as np
 import sacrebleu
 import torch
-from _cli import PlainParser, positive, run
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.entries import convert_

@@ -10,8 +10,9 @@ after a second stage of distillation, the encoder is only taken out of its check
 
 from pathlib import Path
 
-import torch
 from _cli import PlainParser, complete, run
+
+import torch
 
 from fairseq_prune.checkpoints.hubert.own import materialise, read_student, save_pruned_hubert
 from fairseq_prune.checkpoints.hubert.reading import read_hubert

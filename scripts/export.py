@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from _cli import PlainParser, complete, overrides, run
+
 from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.formats import formats_of

@@ -13,10 +13,11 @@ convolution.)
 from collections import Counter
 from pathlib import Path
 
+from _cli import PlainParser, complete, positive, run
+
 import numpy as np
 import safetensors.torch
 import torch
-from _cli import PlainParser, complete, positive, run
 from tqdm import tqdm
 
 from fairseq_prune.checkpoints.hubert.reading import read_hubert

@@ -17,8 +17,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from _cli import PlainParser, positive, run
+
+import torch
 from benchmark import machine
 
 from fairseq_prune.benchmarks.device_checks import Subject, run_checks

@@ -12,6 +12,7 @@ prune_vocab.py, prune_layers.py and export.py take it.
 from pathlib import Path
 
 from _cli import PlainParser, complete, run
+
 from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.loading import load_fairseq_state

@@ -13,9 +13,10 @@ every first layer on compete with the plan, and the one of the least loss on tha
 import time
 from pathlib import Path
 
+from _cli import PlainParser, positive, run
+
 import numpy as np
 import torch
-from _cli import PlainParser, positive, run
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.calibration import (

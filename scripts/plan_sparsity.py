@@ -15,8 +15,9 @@ import json
 from argparse import ArgumentTypeError
 from pathlib import Path
 
-from _calibration import add_calibration_options, load_own_checkpoint, read_recordings
 from _cli import PlainParser, complete, positive, run
+
+from _calibration import add_calibration_options, load_own_checkpoint, read_recordings
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.report import table

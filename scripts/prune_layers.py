@@ -20,9 +20,10 @@ import itertools
 import json
 from pathlib import Path
 
+from _cli import PlainParser, complete, positive, run
+
 import torch
 from _calibration import add_speech_options, calibration_clips, read_recordings
-from _cli import PlainParser, complete, positive, run
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 

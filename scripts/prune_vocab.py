@@ -23,8 +23,9 @@ probabilities, which now are shares among fewer tokens: it is the dense model's 
 import json
 from pathlib import Path
 
-import torch
 from _cli import PlainParser, complete, positive, run
+
+import torch
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 

@@ -18,6 +18,8 @@ The file is one that PARP writes, too: sparsity.py looks at it and makes it smal
 from argparse import ArgumentTypeError
 from pathlib import Path
 
+from _cli import PlainParser, complete, run
+
 import torch
 from _calibration import (
     add_calibration_options,
@@ -25,7 +27,6 @@ from _calibration import (
     load_own_checkpoint,
     read_recordings,
 )
-from _cli import PlainParser, complete, run
 
 from fairseq_prune.benchmarks.report import table
 from fairseq_prune.benchmarks.weight_calibration import (

@@ -13,10 +13,11 @@ import math
 import textwrap
 from pathlib import Path
 
+from _cli import Parser, load_translator, positive, run
+
 import matplotlib
 import numpy as np
 import torch
-from _cli import Parser, load_translator, positive, run
 
 from fairseq_prune.checkpoints.whisper.foreign import is_whisper
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio

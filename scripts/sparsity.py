@@ -17,9 +17,10 @@ finalize again to have it plain. apply-mask: zeros where the first checkpoint ha
 import re
 from pathlib import Path
 
+from _cli import PlainParser, complete, run
+
 import pandas as pd
 import torch
-from _cli import PlainParser, complete, run
 from fairseq import checkpoint_utils
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file

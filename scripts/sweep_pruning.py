@@ -12,10 +12,11 @@ sentences of the domain that have nothing to do with the audio: the translations
 import dataclasses
 from pathlib import Path
 
+from _cli import Parser, load_translator, positive, run
+
 import numpy as np
 import pandas as pd
 import torch
-from _cli import Parser, load_translator, positive, run
 from sacrebleu.metrics import BLEU, CHRF
 from tqdm import tqdm
 

@@ -19,6 +19,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from _cli import PlainParser, overrides, positive, run
+
 from _transcribe_ctc import score as score_ctc
 from _transcribe_ctc import transcribe as transcribe_ctc
 from _transcribe_onnx import transcribe as transcribe_onnx

@@ -12,8 +12,9 @@ import json
 import sys
 from pathlib import Path
 
-import torch
 from _cli import Parser, load_translator, positive, run
+
+import torch
 from tqdm import tqdm
 
 from fairseq_prune.checkpoints.hubert.runtime import OnnxTranslator

@@ -7,8 +7,9 @@ python scripts/understand.py --onnx exported lights.wav                 (a folde
 
 import json
 
-import torch
 from _cli import PlainParser, overrides, positive, run
+
+import torch
 
 from fairseq_prune.checkpoints.whisper.onnx import OnnxWhisper
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio

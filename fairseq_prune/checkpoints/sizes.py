@@ -33,13 +33,13 @@ def check_sizes(options: Mapping, source, depth: int = 0) -> None:
             _check(name, value, source)
 
 
-def check_count(config) -> None:
+def check_count(config, name: str = "cfg") -> None:
     """Refuse more values than a configuration has, with those inside of lists and dicts.
 
     Raises:
         TypeError: names the option that has too many.
     """
-    waiting, values = [("cfg", config)], 0
+    waiting, values = [(name, config)], 0
     while waiting:
         place, value = waiting.pop()
         if isinstance(value, dict):

@@ -8,17 +8,20 @@ from typing import Optional
 
 from fairseq_prune.cli import programs
 from fairseq_prune.cli.verbs import VERBS, Verb
+from fairseq_prune.command_line import interrupted
 
 NAME = "fairseq-prune"
 HELP = ("-h", "--help")
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    """Run a verb; returns the exit status: 2 for bad input, which is named in one line."""
+    """Run a verb; returns the exit status: 2 for bad input, which is named in one line, 130 after Ctrl-C."""
     try:
         status = _main(arguments)
         sys.stdout.flush()
         return status
+    except KeyboardInterrupt:  # while a verb is imported; from there on it answers by itself
+        return interrupted()
     except BrokenPipeError:  # as of `| head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (Python closes it, and would complain of the pipe)
         return 1

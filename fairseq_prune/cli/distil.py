@@ -4,6 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+import yaml
+
+from fairseq_prune.checkpoints.sizes import check_count
 from fairseq_prune.cli.programs import folder
 
 
@@ -27,6 +30,12 @@ def main(name: str, arguments: list[str]) -> int:
             f"error: configuration: found {args.config!r}, expected one of {names}, or a .yaml file",
             file=sys.stderr,
         )
+        return 2
+    try:
+        # before hydra, which unfolds aliases without end and answers broken files with a traceback
+        check_count(yaml.load(path.read_text(encoding="utf-8"), yaml.SafeLoader), "configuration")
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
+        print(f"error: {path}: not a configuration: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     package = Path(__file__).resolve().parent.parent
     sys.argv = [

@@ -81,6 +81,26 @@ def test_what_is_wrong_is_one_line(words, message, capsys):
     assert error.startswith(f"error: {message}") and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: &a [*a]", "configuration.a: found "),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1]\n"
+            + "\n".join(f"{n}: &{n} [{f'*{o},' * 9}]" for o, n in zip("abcde", "bcdef")),
+            "found",
+        ),
+        ("a: [", "while parsing"),
+        ("[" * 10_000, "recursion"),
+    ],
+)
+def test_a_broken_configuration_is_one_line(text, message, capsys, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    assert main(["distil", "train", str(tmp_path / "a.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'a.yaml'}: ") and message in error and error.count("\n") == 1
+
+
 def test_a_verb_with_verbs_below_it_lists_them(capsys):
     assert main(["prepare"]) == 0
     assert {"mustc", "librispeech", "timit", "demo"} <= {
