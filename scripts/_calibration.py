@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from _cli import positive
+from _cli import overrides, positive
 
 from fairseq_prune.benchmarks.weight_calibration import draw_windows, own_texts
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
@@ -36,6 +36,12 @@ def add_calibration_options(parser, scores) -> None:
     add_speech_options(parser)
     add("--batch-size", type=positive(int), default=8, help="windows at a time (default: 8)")
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    add(
+        "--model-overrides",
+        type=overrides,
+        default={},
+        help="options of the checkpoint to change while speech is heard: \"{'silence_stride': 8}\" saves time",
+    )
     add("--score", choices=scores, default="wanda", help="what weights are ranked by (default: wanda)")
     add(
         "--scope",

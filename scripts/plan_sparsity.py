@@ -105,7 +105,7 @@ def main(args):
         if args.sparsity > args.levels[-1]:
             raise ValueError(f"--sparsity: found {args.sparsity}, expected at most the last of --levels")
     recordings = read_recordings(args)
-    pipeline = WhisperPipeline(args.checkpoint, device=args.device)
+    pipeline = WhisperPipeline(args.checkpoint, args.model_overrides, args.device)
     model = pipeline.model
     scored, measured = speech(pipeline, recordings, args)
     if args.score in ON_SPEECH:

@@ -67,7 +67,7 @@ def scores_of(args, weights, recordings):
     """A score for each weight, by name."""
     if args.score not in ON_SPEECH:
         return plain_scores(args.score, weights, args.seed)
-    pipeline = WhisperPipeline(args.checkpoint, device=args.device)
+    pipeline = WhisperPipeline(args.checkpoint, args.model_overrides, args.device)
     clips = calibration_clips(pipeline, recordings, args)
     return speech_scores(args.score, pipeline.model, clips, args.score)
 
@@ -100,10 +100,8 @@ def main(args):
         if isinstance(args.sparsity, dict):
             component_masks(weights, dict.fromkeys(args.sparsity, 0.0), "matrix")  # are they all there?
         scores = {name: score.cpu() for name, score in scores_of(args, weights, recordings).items()}
-        if isinstance(args.sparsity, dict):
-            masks = component_masks(scores, args.sparsity, args.scope)
-        else:
-            masks = magnitude_masks(scores, args.sparsity, args.scope)
+        choose = component_masks if isinstance(args.sparsity, dict) else magnitude_masks
+        masks = choose(scores, args.sparsity, args.scope)
         sparse = with_sparse_weights(checkpoint, masks, f"{args.score}-{args.scope}", args.checkpoint)
         save(sparse, out)
         found = load_checkpoint_file(out)["model"]

@@ -163,6 +163,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(prune, folder, tmp_path):
         ((*half,), "expected either --manifest or audio files to calibrate with"),
         ((*half, first, "--manifest", folder), "expected either --manifest or audio files"),
         ((*half, first, "--score", "random"), "--score random needs no speech, found some"),
+        ((*half, first, "--model-overrides", "{'depth': 2}"), "depth"),
         ((*half, "none.wav"), "none.wav: no such audio file"),
         ((*half, "--manifest", folder, "--subset", "dev"), "dev.tsv: no such manifest"),
         ((*half, "silence.wav", "--language", "en"), "hears no speech in any of it"),
