@@ -11,6 +11,11 @@ from start=4 on) or keeps=1/1/0.8/..., dtype=bfloat16, float16 (GPU) or int8 (CP
 or onednn (default: what `fairseq-prune kernels` says), vocabulary=15000 and hubert=pruned.pt (both of hubert_deltalm),
 label=name.
 
+With --train entries are kinds of training: st (speech translation; keep= and start= prune), st_fairseq (with fairseq's
+own HuBERT), dphubert, plain_dphubert (as published), ctc, parp. A step is a forward pass, a backward pass and Adam.
+
+    python scripts/benchmark.py st_fairseq st st,keep=0.8 plain_dphubert dphubert --train --seconds 5 --batch-sizes 2
+
 In every round all entries take turns, so that ratios hold on a machine that does other things. The audio is noise.
 """
 
@@ -25,6 +30,8 @@ from fairseq_prune.benchmarks.entries import build_entry
 from fairseq_prune.benchmarks.measure import Setting, measure, peak_memory
 from fairseq_prune.benchmarks.report import write_report
 from fairseq_prune.benchmarks.specs import Spec
+from fairseq_prune.benchmarks.training import measure_steps, training_memory, training_table
+from fairseq_prune.benchmarks.training_kinds import Batch
 from fairseq_prune.inference.base import usable_device
 from fairseq_prune.modules import kernels
 
@@ -84,10 +91,33 @@ def measure_all(specs, args, device, **more):
     return measured
 
 
+def train(specs, args, device):
+    """Measure steps of training, write benchmark_training.md and print it."""
+    kind = "processor time" if args.processor_time else "wall-clock"
+    parts = [f"{machine(device)}; training in float32; {args.rounds} rounds, {kind}.\n"]
+    for setting in settings_of(args):
+        tokens = max(1, round((args.tokens_per_second or 5) * setting.seconds))
+        batch = Batch(setting.seconds, setting.batch, tokens)
+        groups = list(measure_steps(specs, batch, device, args.rounds, args.processor_time))
+        if args.memory:
+            for m in (m for group in groups for m in group):
+                spec = next(spec for spec in specs if str(spec) == m.name)
+                m.memory = training_memory(spec, batch, args.device, args.threads)
+        parts.append(f"{batch.batch} utterances of {batch.seconds:g} s, {tokens} tokens each\n")
+        parts.append(training_table(groups))
+    text = "\n".join(parts)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "benchmark_training.md").write_text(text, encoding="utf-8")
+    print(f"{text}\nWritten: {args.out}/benchmark_training.md")
+
+
 def main(args):
     torch.set_num_threads(args.threads)
     device = usable_device(args.device)
     specs = [Spec.parse(text) for text in args.entries]
+    if args.train:
+        train(specs, args, device)
+        return
     measured = measure_all(specs, args, device, stage_rounds=args.stage_rounds)
     kind = "processor time" if args.processor_time else "wall-clock"
     what = f"beam {args.beam}, {args.tokens_per_second:g} tokens/s" if args.tokens_per_second else "encoders"
@@ -122,6 +152,7 @@ if __name__ == "__main__":
         default=0,
         help="of audio: translate by beam search into so many tokens (default: encoders alone)",
     )
+    add("--train", action="store_true", help="measure steps of training")
     add("--rounds", type=positive(int), default=5, help="timed rounds (default: 5)")
     add("--stage-rounds", type=positive(int), default=3, help="rounds in which stages are timed (default: 3)")
     add_options(add, "benchmark")

@@ -82,14 +82,14 @@ def task_of(vocabulary: int = VOCABULARY) -> SimpleNamespace:
     return SimpleNamespace(target_dictionary=words, transcript_dictionary=None, ctc_dictionary=words)
 
 
-def build_translator(options: dict) -> nn.Module:
+def build_translator(options: dict, vocabulary: int = VOCABULARY) -> nn.Module:
     """A hubert_deltalm with CTC head, of random weights and without dropout."""
     torch.manual_seed(0)
     still = dict.fromkeys(("hubert_dropout", "hubert_attention_dropout", "dropout"), 0.0)
     config = OmegaConf.structured(HubertDeltaLMConfig(**{**still, **options}))
     cfg = OmegaConf.create({"model": config}).model
     cfg._name = "hubert_deltalm_base"
-    return models.build_model(cfg, task_of())
+    return models.build_model(cfg, task_of(vocabulary))
 
 
 def loss_and_gradients(model: nn.Module, sample: dict) -> tuple[Tensor, Tensor]:

@@ -194,7 +194,7 @@ def hubert_stages(hubert: TokenPrunedHubert) -> list[Stage]:
     return [
         Stage("positional", hubert),
         Stage("extractor", hubert, "forward_features"),
-        Stage("feed_forward", hubert, "_layer"),
+        Stage("feed_forward", hubert, "run_layer"),
         Stage("attention", hubert, "_attend"),
     ]
 

@@ -183,13 +183,13 @@ def _peak_memory(
             continue
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         call()
-        found.append(_resident("VmHWM") - before)
+        found.append(resident("VmHWM") - before)
     return found
 
 
-def _resident(name: str) -> float:
-    """MiB."""
+def resident(name: str) -> float:
+    """MiB, of a line of Linux's /proc/self/status: VmRSS, or VmHWM for the peak."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.search(rf"{name}:\s+(\d+) kB", status).group(1)) / 1024

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fairseq_prune.modules import onednn
+
 
 class GatedLinear(nn.Linear):
     """A linear map that multiplies its inputs by their gates, with the parameters of ``linear``."""
@@ -23,7 +25,7 @@ class GatedLinear(nn.Linear):
         if self.mask is None:
             return super().forward(x)
         # gates on the weights, not on the frames: fewer products, and no second copy of the frames
-        return F.linear(x, self.weight * self.mask.to(self.weight.dtype), self.bias)
+        return onednn.affine(x, self.weight * self.mask.to(self.weight.dtype), self.bias)
 
 
 class GatedConv1d(nn.Conv1d):

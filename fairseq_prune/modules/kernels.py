@@ -1,7 +1,8 @@
 """Which of the ways of `modules.onednn` is fastest on this processor: measured once, and kept in the user's cache.
 
 Processors differ: MKL's products take twice oneDNN's time on one, and less than it on another. What is chosen changes
-results within rounding, and stays the same from run to run. FAIRSEQ_PRUNE_KERNELS fixes it.
+results within rounding, and stays the same from run to run. FAIRSEQ_PRUNE_KERNELS fixes it. Training does not follow
+it.
 """
 
 import json
@@ -23,11 +24,10 @@ from fairseq_prune.constants import SAMPLE_RATE
 from fairseq_prune.files import complete
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.hubert.convolution import extract_conv_features
-from fairseq_prune.modules.onednn import Kernels
+from fairseq_prune.modules.onednn import VARIABLE, Kernels
 
 logger = logging.getLogger(__name__)
 
-VARIABLE = "FAIRSEQ_PRUNE_KERNELS"
 SETTINGS = ("measure", "onednn", "torch")
 VERSION = 2  # of what is compared; what another version has kept is measured again
 # another way has to be so much faster than the usual one, or noise would change results from one run to another

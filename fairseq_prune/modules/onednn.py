@@ -1,11 +1,13 @@
-"""Inference on the CPU: products that add the bias and apply GELU in the same pass, convolutions, attention.
+"""On the CPU: products, which in inference add the bias and apply GELU in the same pass, convolutions, attention.
 
 torch's own float32 `linear` is MKL's, which on some processors takes twice oneDNN's time and on others less; and
 `conv1d` keeps channels apart in memory, where products want them side by side. `Kernels` says which of them is
-used; `modules.kernels` finds out which is fastest. Nothing is cached, so that weights may change at any time. There
-are no gradients: where these are wanted, on other devices and on the legacy stack, the functions here call torch's.
+used; `modules.kernels` finds out which is fastest. Nothing is cached, so that weights may change at any time.
+In training `linear` and `affine` alone use oneDNN, for all three products of a layer, whatever was measured. On other
+devices and on the legacy stack the functions here call torch's.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from fairseq.modules import gelu
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.weight_norm import WeightNorm
 
 from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS, cpu_autocast_is_on, is_traced, onednn_has_bfloat16
@@ -47,7 +50,8 @@ class Kernels:
         return [way for start, way in rows if start <= frames][-1]
 
 
-_kernels: Optional[Kernels] = Kernels()
+VARIABLE = "FAIRSEQ_PRUNE_KERNELS"  # see `modules.kernels`
+_kernels: Optional[Kernels] = None if os.environ.get(VARIABLE) == "torch" else Kernels()
 
 
 def use(kernels: Optional[Kernels]) -> Optional[Kernels]:
@@ -72,21 +76,26 @@ def torchs_own():
     return using(None)
 
 
-def in_use() -> Optional[Kernels]:
-    """What `use` has set."""
-    return _kernels
-
-
 def applies_to(x: Tensor) -> bool:
     """Whether the functions here compute ``x``: on the CPU, in float32 or bfloat16, without gradients."""
-    if _kernels is None or x.device.type != "cpu" or torch.is_grad_enabled() or not HAS_ONEDNN_PRODUCTS:
-        return False
-    if x.dtype == torch.bfloat16:
-        if not onednn_has_bfloat16():
-            return False
-    elif x.dtype != torch.float32:
-        return False
-    return x.numel() > 0 and not cpu_autocast_is_on() and not is_traced()
+    has_type = x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and onednn_has_bfloat16())
+    return has_type and not torch.is_grad_enabled() and _is_possible(x)
+
+
+def trains(x: Tensor) -> bool:
+    """Whether `affine` of ``x`` uses oneDNN where gradients are wanted: on the CPU, in float32."""
+    return x.dtype == torch.float32 and torch.is_grad_enabled() and x.dim() > 1 and _is_possible(x)
+
+
+def _is_possible(x: Tensor) -> bool:
+    return (
+        _kernels is not None
+        and HAS_ONEDNN_PRODUCTS
+        and x.device.type == "cpu"
+        and x.numel() > 0
+        and not cpu_autocast_is_on()
+        and not is_traced()
+    )
 
 
 def convolves(x: Tensor) -> bool:
@@ -97,6 +106,9 @@ def convolves(x: Tensor) -> bool:
 def linear(layer: nn.Module, x: Tensor, activation: Optional[Callable[[Tensor], Tensor]] = None) -> Tensor:
     """``activation(layer(x))``; a layer that is no plain `nn.Linear`, or has hooks, is called as it is."""
     plain = type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
+    if plain and trains(x):
+        x = affine(x, layer.weight, layer.bias)
+        return x if activation is None else activation(x)
     if not (plain and applies_to(x) and layer.weight.dtype == x.dtype):
         x = layer(x)
         return x if activation is None else activation(x)
@@ -105,12 +117,44 @@ def linear(layer: nn.Module, x: Tensor, activation: Optional[Callable[[Tensor], 
     return x if fused or activation is None else activation(x)
 
 
+def affine(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    """`F.linear` of (..., inputs) and (outputs, inputs), with oneDNN's products also where gradients are wanted."""
+    if trains(x) and weight.dtype == x.dtype:
+        return _Affine.apply(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+class _Affine(torch.autograd.Function):
+    """The three products of a linear map and its gradients. oneDNN takes transposed matrices as they lie."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _by_onednn(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Optional[Tensor], ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        return (
+            _by_onednn(gradient, weight.t()) if of_x else None,
+            _by_onednn(rows.t(), x.reshape(-1, x.shape[-1]).t()) if of_weight else None,
+            rows.sum(0) if of_bias else None,
+        )
+
+
+def _by_onednn(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu: bool = False) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_post_operation(with_gelu))
+
+
 def product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu: bool = False) -> Tensor:
     """`F.linear` of (..., inputs) and (outputs, inputs) where `applies_to`, and GELU after it."""
     if _kernels.products == "torch":
         x = F.linear(x, weight, bias)
         return F.gelu(x) if with_gelu else x
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_post_operation(with_gelu))
+    return _by_onednn(x, weight, bias, with_gelu)
 
 
 def convolution(
@@ -216,7 +260,7 @@ def _attend_at_once(
     sizes: Optional[Tensor],
     received: Optional[Tensor],
 ) -> None:
-    weights = _softmax(_scaled(query) @ key.transpose(1, 2), sizes)
+    weights = _softmax(query * query.shape[-1] ** -0.5 @ key.transpose(1, 2), sizes)
     if received is not None:
         received += _summed_over_queries(weights.sum(0), sizes)
     out.copy_(weights.to(value.dtype) @ value)
@@ -230,7 +274,7 @@ def _attend_by_head(
     sizes: Optional[Tensor],
     received: Optional[Tensor],
 ) -> None:
-    for head_query, head_key, head_value, head_out in zip(_scaled(query), key, value, out):
+    for head_query, head_key, head_value, head_out in zip(query * query.shape[-1] ** -0.5, key, value, out):
         head_key, head_value = head_key.contiguous(), head_value.t().contiguous()
         for start in range(0, len(head_query), QUERY_BLOCK):
             rows = slice(start, start + QUERY_BLOCK)
@@ -241,10 +285,6 @@ def _attend_by_head(
 
 
 _ATTEND = {"torch": _attend_by_torch, "at_once": _attend_at_once, "by_head": _attend_by_head}
-
-
-def _scaled(query: Tensor) -> Tensor:
-    return query * query.shape[-1] ** -0.5
 
 
 def _softmax(logits: Tensor, sizes: Optional[Tensor]) -> Tensor:

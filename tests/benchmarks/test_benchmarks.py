@@ -107,6 +107,15 @@ def test_the_plain_restatement_keeps_the_same_frames(lengths):
         torch.testing.assert_close(found.x[row, :length], expected.x[row, :length], rtol=1e-4, atol=1e-4)
 
 
+def test_the_stages_of_an_encoder_are_the_parts_that_it_runs():
+    hubert = build_encoder(SIZES, TokenPruning([1.0, 0.8, 0.6])).eval()
+    stages = entries.hubert_stages(hubert)
+    moments = iter(range(1000))
+    with torch.inference_mode(), timed_stages(stages, lambda: next(moments)) as seconds:
+        hubert(torch.randn(1, 16000), [16000])
+    assert set(seconds) == {"other", *(stage.name for stage in stages)}
+
+
 def test_stages_share_out_all_of_the_time():
     inner, outer = nn.Identity(), nn.Identity()
     moments = iter(range(100))

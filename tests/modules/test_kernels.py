@@ -102,7 +102,7 @@ def test_a_setting_fixes_it(monkeypatch):
 
     assert kernels.kernels_for("onednn", fail) == Kernels() and kernels.kernels_for("torch", fail) is None
     monkeypatch.setenv("FAIRSEQ_PRUNE_KERNELS", "torch")
-    assert kernels.choose() is None and onednn.in_use() is None
+    assert kernels.choose() is None and onednn.use(None) is None
     monkeypatch.setenv("FAIRSEQ_PRUNE_KERNELS", "fast")
     with pytest.raises(ValueError, match="FAIRSEQ_PRUNE_KERNELS: found 'fast', expected one of measure"):
         kernels.choose()
@@ -116,7 +116,7 @@ def test_all_that_is_compared_is_timed_and_leaves_no_trace():
     torch.manual_seed(0)
     clock = count()
     found = kernels.measure_all(lambda: next(clock))  # every call takes a second
-    assert torch.equal(torch.rand(1), expected) and onednn.in_use() == Kernels()
+    assert torch.equal(torch.rand(1), expected) and onednn.use(None) == Kernels()
     assert found.seconds["scored 50"] == {"torch": 1, "by_head": 1, "at_once": 1}
     assert kernels.fastest(found.seconds).products == "onednn"
 

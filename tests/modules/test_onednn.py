@@ -161,3 +161,48 @@ def test_autocast_chooses_the_precision():
     layer, x = nn.Linear(5, 7), torch.randn(3, 5)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert onednn.linear(layer, x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(6, 5), (2, 3, 5)])
+def test_in_training_a_linear_layer_has_torchs_output_and_gradients(shape, bias):
+    torch.manual_seed(0)
+    layer, found = nn.Linear(5, 7, bias), {}
+    x = torch.randn(shape)
+    for name, kernels in (("onednn", KERNELS["usual"]), ("torch", None)):
+        given = x.clone().requires_grad_()
+        layer.zero_grad()
+        with onednn.using(kernels):
+            assert onednn.trains(given) == (name == "onednn")
+            out = onednn.linear(layer, given, torch.nn.functional.gelu)
+        out.square().sum().backward()
+        found[name] = [out, given.grad, *(parameter.grad for parameter in layer.parameters())]
+    torch.testing.assert_close(found["onednn"], found["torch"])
+
+
+def test_what_is_frozen_gets_no_gradient():
+    layer = nn.Linear(5, 7).requires_grad_(False)
+    x = torch.randn(3, 5, requires_grad=True)
+    onednn.linear(layer, x).sum().backward()
+    assert layer.weight.grad is None
+    torch.testing.assert_close(x.grad, layer.weight.sum(0).expand(3, 5))
+    layer.requires_grad_(True)
+    onednn.linear(layer, x.detach()).sum().backward()
+    assert layer.bias.grad.tolist() == [3.0] * 7
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_losses_and_gradients_of_training_are_those_of_torchs_own_functions(form):
+    hubert = make_hubert(form).train()
+    batch, found = in_a_batch(torch.randn(SAMPLES)), []
+    for kernels in (KERNELS["usual"], None):
+        hubert.zero_grad()
+        torch.manual_seed(0)
+        with onednn.using(kernels):
+            loss = hubert(*batch).x.square().mean()
+            loss.backward()
+        found.append((loss, [p.grad for p in hubert.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*(loss for loss, _ in found))
+    assert len(found[0][1]) == len(found[1][1]) > 50
+    for ours, theirs in zip(found[0][1], found[1][1]):
+        assert (ours - theirs).norm() <= 1e-4 * theirs.norm() + 1e-7
