@@ -107,13 +107,10 @@ def _smallest_left_out(tensors: list[Tensor], sparsity: float) -> list[Tensor]:
     masks = []
     for tensor in tensors:
         bits = _magnitude_bits(tensor)
-        mask = bits > threshold
-        equal = bits == threshold
-        found = int(equal.count_nonzero())
-        if found > ties:
-            mask.view(-1)[equal.view(-1).nonzero().view(-1)[ties:]] = True
-        ties = max(0, ties - found)
-        masks.append(mask)
+        equal = (bits == threshold).view(-1)
+        place = equal.cumsum(0, dtype=torch.int32)  # among the equals, from 1
+        masks.append((bits > threshold) | (equal & (place > ties)).view(bits.shape))
+        ties = (ties - equal.count_nonzero()).clamp(min=0)
     return masks
 
 
@@ -128,22 +125,39 @@ def _magnitude_bits(tensor: Tensor) -> Tensor:
     return tensor.float().abs().contiguous().view(torch.int32)
 
 
-def _kth_smallest(tensors: list[Tensor], k: int) -> tuple[int, int]:
-    """The bits of the k-th smallest magnitude, and how many of its equals are among the k smallest."""
-    prefix: Optional[int] = None
+def _kth_smallest(tensors: list[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The bits of the k-th smallest magnitude, and how many of its equals are among the k smallest: (1,) each.
+
+    Nothing here waits for the device: prefix and digits stay on it.
+    """
+    device, size = tensors[0].device, 2**_BITS
+    left = torch.full((1,), k, device=device)
+    prefix: Optional[Tensor] = None
     for shift in (_BITS, 0):
-        counts = 0
+        counts = torch.zeros(size, dtype=torch.long, device=device)
         for tensor in tensors:
             bits = _magnitude_bits(tensor).view(-1)
-            if prefix is not None:
-                bits = bits[(bits >> _BITS) == prefix]
-            digits = (bits >> shift) & (2**_BITS - 1)
-            counts = counts + torch.bincount(digits, minlength=2**_BITS).cpu()
+            digits = (bits >> shift) & (size - 1)
+            if prefix is not None:  # others count in one more place
+                digits = digits.masked_fill((bits >> _BITS) != prefix.to(bits.device), size)
+            counts += _histogram(digits, size + 1)[:size].to(device)
         cumulated = counts.cumsum(0)
-        digit = int(torch.searchsorted(cumulated, k))
-        k -= int(cumulated[digit] - counts[digit])
+        digit = torch.searchsorted(cumulated, left)
+        left = left - cumulated.gather(0, digit) + counts.gather(0, digit)
         prefix = digit if prefix is None else prefix << _BITS | digit
-    return prefix, k
+    return prefix, left
+
+
+def _histogram(digits: Tensor, size: int) -> Tensor:
+    """How often each of the numbers below ``size`` is among ``digits`` (n,): (size,) int64."""
+    if digits.device.type == "cpu":
+        return torch.bincount(digits, minlength=size)
+    return _scattered(digits, size)  # bincount waits for a GPU to tell the largest one
+
+
+def _scattered(digits: Tensor, size: int) -> Tensor:
+    counts = torch.zeros(size, dtype=torch.long, device=digits.device)
+    return counts.scatter_add_(0, digits.long(), torch.ones_like(digits, dtype=torch.long))
 
 
 def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> None:
@@ -172,8 +186,12 @@ def check_masks(weights: Mapping[str, Tensor], masks: Masks, where="the mask") -
 
 def sparsity_of(masks: Masks) -> float:
     """The share of weights that masks leave out."""
-    kept = sum(int(mask.count_nonzero()) for mask in masks.values())
-    return 1 - kept / sum(mask.numel() for mask in masks.values())
+    return float(left_out_share(masks))
+
+
+def left_out_share(masks: Masks) -> Tensor:
+    """`sparsity_of`, on the device, for which nothing waits: ()."""
+    return 1 - _count(masks.values()) / sum(mask.numel() for mask in masks.values())
 
 
 def overlap(first: Masks, second: Masks) -> float:
@@ -182,9 +200,14 @@ def overlap(first: Masks, second: Masks) -> float:
     Raises:
         ValueError: masks of other parameters.
     """
+    return float(overlap_share(first, second))
+
+
+def overlap_share(first: Masks, second: Masks) -> Tensor:
+    """`overlap`, on the device: ()."""
     pairs = _pairs(first, second)
-    either = sum(int((a | b).count_nonzero()) for a, b in pairs)
-    return sum(int((a & b).count_nonzero()) for a, b in pairs) / either if either else 1.0
+    either, both = _count(a | b for a, b in pairs), _count(a & b for a, b in pairs)
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
 def agreement(first: Masks, second: Masks) -> float:
@@ -194,7 +217,7 @@ def agreement(first: Masks, second: Masks) -> float:
         ValueError: masks of other parameters.
     """
     pairs = _pairs(first, second)
-    return sum(int((a == b).count_nonzero()) for a, b in pairs) / sum(a.numel() for a, _ in pairs)
+    return float(_count(a == b for a, b in pairs)) / sum(a.numel() for a, _ in pairs)
 
 
 def _pairs(first: Masks, second: Masks) -> list[tuple[Tensor, Tensor]]:
@@ -205,19 +228,30 @@ def _pairs(first: Masks, second: Masks) -> list[tuple[Tensor, Tensor]]:
 
 def revived(before: Masks, after: Masks) -> float:
     """Of the weights that ``before`` leaves out, the share that ``after`` keeps."""
-    out = sum(int((~mask).count_nonzero()) for mask in before.values())
-    back = sum(int((~mask & after[name].to(mask.device)).count_nonzero()) for name, mask in before.items())
-    return back / out if out else 0.0
+    return float(revived_share(before, after))
+
+
+def revived_share(before: Masks, after: Masks) -> Tensor:
+    """`revived`, on the device: ()."""
+    out = _count(~mask for mask in before.values())
+    back = _count(~mask & after[name].to(mask.device) for name, mask in before.items())
+    return back / out.clamp(min=1)
+
+
+def _count(masks: Iterable[Tensor]) -> Tensor:
+    """How many are True in all masks, on the device of the first: () float64, which counts exactly."""
+    counts = [mask.count_nonzero() for mask in masks]
+    return sum(count.to(counts[0].device) for count in counts).double()
 
 
 def pack_masks(masks: Masks) -> dict:
-    """Masks as one bit a weight, for files: {name: {"shape": [...], "bits": uint8 tensor on the CPU}}."""
-    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+    """Masks as one bit a weight: {name: {"shape": [...], "bits": uint8 tensor on the mask's device}}."""
     packed = {}
     for name, mask in masks.items():
-        flat = mask.detach().cpu().view(-1)
-        rows = nn.functional.pad(flat.to(torch.uint8), (0, -len(flat) % 8)).view(-1, 8)
-        packed[name] = {"shape": list(mask.shape), "bits": (rows * weights).sum(1, dtype=torch.uint8)}
+        flat = mask.detach().view(-1).to(torch.uint8)
+        rows = nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8)
+        bits = rows << torch.arange(8, dtype=torch.uint8, device=mask.device)
+        packed[name] = {"shape": list(mask.shape), "bits": bits.sum(1, dtype=torch.uint8)}
     return packed
 
 
@@ -227,11 +261,11 @@ def unpack_masks(packed: Mapping[str, Mapping]) -> Masks:
     Raises:
         ValueError: not as it was packed.
     """
-    shifts = torch.arange(8, dtype=torch.uint8)
     masks = {}
     for name, entry in packed.items():
         try:
             shape, bits = torch.Size(entry["shape"]), entry["bits"]
+            shifts = torch.arange(8, dtype=torch.uint8, device=bits.device)
             flat = ((bits[:, None] >> shifts) & 1).bool().view(-1)[: shape.numel()]
             masks[name] = flat.view(shape)
         except (KeyError, TypeError, RuntimeError, AttributeError):

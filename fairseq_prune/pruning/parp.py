@@ -15,12 +15,12 @@ from .magnitude import (
     apply_masks,
     check_masks,
     check_sparsity,
+    left_out_share,
     magnitude_masks,
-    overlap,
+    overlap_share,
     pack_masks,
     random_masks,
-    revived,
-    sparsity_of,
+    revived_share,
     unpack_masks,
 )
 from .schedules import risen_sparsity
@@ -225,13 +225,17 @@ class MagnitudePruner:
             self.masks = random_masks(weights, sparsity, self.seed, self.scope)
         else:
             self.masks = magnitude_masks(weights, sparsity, self.scope)
-        self.sparsity = sparsity_of(self.masks)
         self._packed = {}
+        shares = [left_out_share(self.masks)]
         if before:
-            self.revived = revived(before, self.masks)
-            self.overlap = overlap(unpack_masks(self._first), self.masks)
+            shares += [
+                revived_share(before, self.masks),
+                overlap_share(unpack_masks(self._first), self.masks),
+            ]
         else:
             self._first = pack_masks(self.masks)
+        # the one place where a pruning waits for the device
+        self.sparsity, self.revived, self.overlap = (*torch.stack(shares).tolist(), 0.0, 1.0)[:3]
 
     def _mask(self, weights: Mapping[str, Tensor]) -> None:
         apply_masks(weights, {name: mask for name, mask in self.masks.items() if name in weights})
@@ -252,8 +256,8 @@ class MagnitudePruner:
             "update": self.update,
             "revived": self.revived,
             "overlap": self.overlap,
-            "masks": self._packed,
-            "first_masks": self._first,
+            "masks": _on_the_cpu(self._packed),
+            "first_masks": _on_the_cpu(self._first),
             "grown": {name: grown[~self.masks[name]] for name, grown in self._grown.items()},
         }
 
@@ -272,7 +276,10 @@ class MagnitudePruner:
         self.masks = {name: mask.to(device[name]) for name, mask in masks.items()}
         self.update = state["update"]
         self.sparsity, self.revived, self.overlap = state["sparsity"], state["revived"], state["overlap"]
-        self._first = dict(state["first_masks"])
+        self._first = {
+            name: {**entry, "bits": entry["bits"].to(device[name])}
+            for name, entry in state["first_masks"].items()
+        }
         for name, values in state["grown"].items():
             grown = torch.zeros_like(self.parameters[name], requires_grad=False)
             self._grown[name] = grown.masked_scatter_(~self.masks[name], values.to(grown))
@@ -280,3 +287,7 @@ class MagnitudePruner:
 
     def __deepcopy__(self, memo) -> None:
         """A copy of the model, such as a moving average, is not pruned by a pruner of its own."""
+
+
+def _on_the_cpu(packed: Mapping[str, Mapping]) -> dict:
+    return {name: {**entry, "bits": entry["bits"].cpu()} for name, entry in packed.items()}

@@ -20,6 +20,8 @@ from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoder
 from fairseq_prune.modules.hubert.architecture import architecture_of, build_encoder
 from fairseq_prune.modules.hubert.gated import Gating
 from fairseq_prune.pruning.distillation import LayerMaps
+from fairseq_prune.pruning.magnitude import matching_parameters
+from fairseq_prune.pruning.parp import MagnitudePruner, PruningPlan
 
 if LEGACY:
     pytest.skip(
@@ -251,3 +253,24 @@ def test_a_step_of_decoding_does_not_wait(name):
             found.append(dict(+gpu.waits))
             gpu.waits.clear()
     assert found[2:] == [STEPS[name], {}] * 2
+
+
+@pytest.mark.parametrize("method", ["parp", "imp"])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_a_pruning_waits_once(method, scope):
+    """For its figures. Neither an update in between nor the moving average waits."""
+    encoder = make_encoder()
+    gpu = Gpu([0.5, 0.0, 1.0])
+    parameters = matching_parameters(gpu.model(encoder))
+    pruner = MagnitudePruner(parameters, PruningPlan(method, 0.5, interval=2, end=8), scope)
+    waits = []
+    with gpu():
+        for update in range(9):
+            gpu.waits.clear()
+            pruner.before_update()
+            pruner.after_update(
+                update, averages=[{name: p.detach().clone() for name, p in parameters.items()}]
+            )
+            waits.append(dict(+gpu.waits))
+    first = 0 if method == "parp" else 2
+    assert waits == [{"tolist": 1} if update >= first and update % 2 == 0 else {} for update in range(9)]

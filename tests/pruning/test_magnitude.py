@@ -8,6 +8,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from fairseq_prune.pruning.magnitude import (
+    _histogram,
+    _scattered,
     agreement,
     apply_masks,
     check_masks,
@@ -201,3 +203,8 @@ def test_masks_of_wav2vec_base_are_those_of_torch():
         assert sparsity_of(found) == sparsity_of(expected)
         differ = torch.cat([weights[name][found[name] != expected[name]] for name in found]).abs()
         assert len(differ.unique()) <= 1  # only among weights that tie with the threshold
+
+
+def test_digits_are_counted_on_a_gpu_as_on_the_cpu():
+    digits = torch.randint(0, 7, (1000,), dtype=torch.int32)
+    assert torch.equal(_scattered(digits, 9), _histogram(digits, 9))
