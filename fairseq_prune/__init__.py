@@ -11,9 +11,9 @@ registration.begin()
 
 
 def load(checkpoint, device: str = "cpu", half: bool = False, overrides: "dict | None" = None, **options):
-    """A checkpoint, ready to ``translate``, ``transcribe`` or ``understand`` audio; needs fairseq.
+    """A checkpoint, ready to ``translate``, ``transcribe`` or ``understand`` audio, or to give ``features`` of it.
 
-    See `fairseq_prune.inference.loading.load`.
+    It needs fairseq. See `fairseq_prune.inference.loading.load`.
     """
     from fairseq_prune.inference.loading import load as load_model
 

@@ -20,25 +20,10 @@ import safetensors.torch
 import torch
 from tqdm import tqdm
 
-from fairseq_prune.checkpoints.hubert.reading import read_hubert
-from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.data.audio import SAMPLE_RATE, audio_info, read_audio
 from fairseq_prune.data.waveform_manifest import read_waveform_manifest
-from fairseq_prune.inference.base import batches_by_length, usable_device
-from fairseq_prune.modules import kernels
-from fairseq_prune.modules.hubert.architecture import build_encoder
-
-
-@torch.inference_mode()
-def features(encoder, waveforms, layers, device):
-    """(layers, frames, dim) for each waveform (samples,), on the CPU."""
-    lengths = [len(waveform) for waveform in waveforms]
-    source = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True).to(device)
-    states, padding_mask = encoder.layer_outputs(source, lengths)
-    chosen = torch.stack([states[layer] for layer in layers], dim=1).cpu()
-    if padding_mask is None:
-        return list(chosen)
-    return [rows[:, : int((~padding).sum())] for rows, padding in zip(chosen, padding_mask)]
+from fairseq_prune.inference.base import batches_by_length
+from fairseq_prune.inference.features import FeatureExtractor
 
 
 def audio_files(args):
@@ -66,17 +51,8 @@ def npy_names(names):
 
 
 def main(args):
-    checkpoint = read_hubert(args.checkpoint)
-    encoder = build_encoder(checkpoint.architecture).eval()
-    load_state_dict_strictly(encoder, checkpoint.state_dict, args.checkpoint)
-    device = usable_device(args.device)
-    if device.type == "cpu":
-        kernels.choose()
-    encoder.to(device)
-    count = len(encoder.encoder.layers) + 1
-    layers = list(range(count)) if args.layers is None else args.layers
-    if not all(0 <= layer < count for layer in layers):
-        raise ValueError(f"--layers: found {layers}, expected numbers from 0 to {count - 1}")
+    extractor = FeatureExtractor.load(args.checkpoint, args.device)
+    layers = extractor.check_layers(args.layers, "--layers")
     files = audio_files(args)
     names = list(files)
     in_one_file = args.out.suffix == ".safetensors"
@@ -88,7 +64,7 @@ def main(args):
             lengths, max_samples=round(args.batch_seconds * SAMPLE_RATE), shortest=0
         ):
             waveforms = [torch.from_numpy(read_audio(files[names[i]])) for i in indices]
-            for i, rows in zip(indices, features(encoder, waveforms, layers, device)):
+            for i, rows in zip(indices, extractor.features(waveforms, layers)):
                 if in_one_file:
                     found[names[i]] = rows.contiguous()
                 else:

@@ -88,7 +88,7 @@ class Pipeline(ABC):
         device: str = "cpu",
         half: bool = False,
     ):
-        self.device, self.half = usable_device(device), half
+        self.checkpoint, self.device, self.half = checkpoint, usable_device(device), half
         if self.device.type == "cpu":
             kernels.choose()
         if half and self.device.type == "cpu":

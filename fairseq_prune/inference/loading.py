@@ -1,18 +1,25 @@
-"""Two lines of Python: `load` a checkpoint, and translate, transcribe or understand audio with it."""
+"""Two lines of Python: `load` a checkpoint, then translate, transcribe or understand audio, or take features of it."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from os import PathLike
+from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
 import torch
 
+from fairseq_prune.checkpoints.hubert.huggingface import HEADS
+from fairseq_prune.checkpoints.hubert.own import OUR_MODELS
+from fairseq_prune.checkpoints.hubert.reading import FAMILIES
+from fairseq_prune.checkpoints.huggingface_folder import read_json
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, model_and_task_options
 from fairseq_prune.checkpoints.whisper.foreign import is_whisper
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio, resample
 from fairseq_prune.data.pauses import cut_at_pauses
 from fairseq_prune.data.speech_pieces import speech_pieces
 from fairseq_prune.inference.base import Pipeline
+from fairseq_prune.inference.features import FeatureExtractor
 from fairseq_prune.inference.recognition import Recognizer
 from fairseq_prune.inference.translation import Translator
 from fairseq_prune.inference.understanding import Understander
@@ -53,6 +60,22 @@ class Model:
         """Intent and slots of commands of at most 30 s: {"intent", "slots", "text"}, intent None for no parse."""
         return self._answers(self._understand, audio, rate, True)
 
+    def features(
+        self,
+        audio: Union[Audio, Sequence[Audio]],
+        rate: int = SAMPLE_RATE,
+        layers: Optional[Sequence[int]] = None,
+    ) -> Any:
+        """Hidden states of an encoder of HuBERT's kind: a tensor (layers, frames, dim), 50 frames a second.
+
+        Args:
+            layers: 0 is what enters the first layer; None: all.
+        """
+        several = isinstance(audio, (list, tuple))
+        waveforms = [_samples(item, rate) for item in (audio if several else [audio])]
+        found = [self.extractor.features([waveform], layers)[0] for waveform in waveforms]
+        return found if several else found[0]
+
     def _answers(self, answer, audio, rate: int, details: bool) -> Any:
         several = isinstance(audio, (list, tuple))
         found = answer([_samples(item, rate) for item in (audio if several else [audio])])
@@ -70,12 +93,36 @@ class Model:
             "the checkpoint cannot understand commands, expected one of spoken_language_understanding"
         )
 
+    @property
+    def extractor(self) -> FeatureExtractor:
+        """What gives the features; ValueError where nothing does."""
+        raise ValueError("the checkpoint has no encoder of HuBERT's kind, whose features could be had")
+
+
+class EncoderModel(Model):
+    """An encoder of HuBERT's kind."""
+
+    extractor = None
+
+    def __init__(self, extractor: FeatureExtractor):
+        self.extractor = extractor
+
 
 class PieceModel(Model):
-    """A translator or a recogniser, which hears pieces: longer recordings are cut at pauses."""
+    """A translator or a recogniser, which hears pieces: longer recordings are cut at pauses.
+
+    Its features are those of its encoder, in which no frame is dropped.
+    """
 
     def __init__(self, pipeline: Pipeline, max_seconds: float):
         self.pipeline, self.max_seconds = pipeline, max_seconds
+
+    @cached_property
+    def extractor(self):
+        """Of the encoder in it."""
+        if isinstance(self.pipeline, Translator):
+            return FeatureExtractor(self.pipeline.hubert, self.pipeline.device)
+        return FeatureExtractor.load(self.pipeline.checkpoint, str(self.pipeline.device), self.pipeline.half)
 
     def _translate(self, waveforms):
         if not isinstance(self.pipeline, Translator):
@@ -151,7 +198,8 @@ def load(
     """A checkpoint of this package, of fairseq's CTC models, or a Whisper of anybody, ready for use.
 
     Args:
-        checkpoint: file that fairseq-train wrote; of Whisper also a folder of Hugging Face or CTranslate2.
+        checkpoint: file that fairseq-train wrote; of encoders and Whisper also a folder of Hugging Face, of Whisper one
+            of CTranslate2.
         device: cpu, cuda, ...
         half: float16, on GPUs.
         overrides: options of the checkpoint to change, such as {"token_keep_ratio": 0.7}.
@@ -163,14 +211,26 @@ def load(
     """
     path = str(checkpoint)
     options.update(device=device, half=half, overrides=overrides)
+    if _is_encoder_folder(Path(path)):
+        return EncoderModel(FeatureExtractor.load(path, device, half))
     if is_whisper(path):
         return WhisperModel(path, **options)
-    _, task = model_and_task_options(load_checkpoint_file(path, mmap=True), path)
+    model, task = model_and_task_options(load_checkpoint_file(path, mmap=True), path)
     name = str(task.get("_name") or task.get("task"))
+    if str(model.get("_name") or model.get("arch")) in (*FAMILIES, *OUR_MODELS):
+        return EncoderModel(FeatureExtractor.load(path, device, half))
     if name not in PIPELINES:
-        raise ValueError(f"{path}: a checkpoint of task {name}, expected {', '.join(PIPELINES)} or a Whisper")
+        raise ValueError(
+            f"{path}: a checkpoint of task {name}, expected {', '.join(PIPELINES)}, an encoder, or a Whisper"
+        )
     kind, max_seconds = PIPELINES[name]
     return PieceModel(kind(path, **options), max_seconds)
+
+
+def _is_encoder_folder(path: Path) -> bool:
+    """Whether a folder of transformers holds an encoder of HuBERT's kind."""
+    config = path / "config.json"
+    return config.is_file() and read_json(config).get("model_type") in HEADS
 
 
 def _samples(audio: Audio, rate: int) -> torch.Tensor:

@@ -64,6 +64,27 @@ def test_translate_runs_the_export(folder, waveforms, tmp_path):
     assert done.returncode == 2 and "--fp16: found with --onnx, expected with --checkpoint" in done.stderr
 
 
+def test_the_export_is_compared_on_a_split(folder, prepared_data):
+    words = ("--checkpoint", CHECKPOINT, "--onnx", folder, "--data", prepared_data, "--max-utterances", "3")
+    command = [
+        sys.executable,
+        ROOT / "scripts" / "compare_exports.py",
+        *words,
+        "--repeats",
+        "1",
+        "--beam",
+        "2",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if "|" in line
+    ]
+    assert [row[0] for row in rows[2:]] == ["checkpoint, one by one", "checkpoint, 8 at a time", str(folder)]
+    assert rows[2][1] == rows[3][1] == "100.0" and rows[2][4].startswith("1.00 ")
+    assert all(float(row[3]) > 0 and 0 <= float(row[1]) <= 100 for row in rows[2:])
+
+
 def test_the_positions_are_those_of_fairseq():
     positions = torch.tensor([[0, 3, 70]])
     table = SinusoidalPositionalEmbedding.get_embedding(100, 33)
