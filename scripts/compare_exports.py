@@ -9,10 +9,11 @@ All translate in turns, on one thread. Seconds are of the processor, so that oth
 import time
 from pathlib import Path
 
+from _cli import PlainParser, positive, run
+
 import numpy as np
 import sacrebleu
 import torch
-from _cli import PlainParser, positive, run
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.report import table
