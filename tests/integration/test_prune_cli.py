@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from command_lines import ROOT
+from command_lines import ROOT, run
 from slu_corpus import LABELS, PARSES, small_whisper, tokenizer, write_data
 
 from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
@@ -48,28 +48,69 @@ WHISPER = "--checkpoint whisper.pt --text data/train.tsv --labels labels.txt".sp
 DELTALM = "--checkpoint deltalm.pt --spm-model spm.model --dict dict.txt --text val.de".split()
 
 
-def test_a_whisper_with_fewer_tokens_and_layers_understands(prune_vocab, prune_layers, forks, folder):
-    code, output, errors = prune_vocab(*WHISPER, "--heldout", "data/dev.tsv", "--out", "small")
-    assert code == 0, errors
+@pytest.fixture(scope="module")
+def cut(forks, folder):
+    """What the two commands print that make a student.pt with fewer tokens, layers, units and heads."""
+    vocabulary = forks.run(
+        SCRIPTS / "prune_vocab.py", *WHISPER, "--heldout", "data/dev.tsv", "--out", "small", cwd=folder
+    )
+    assert vocabulary[0] == 0, vocabulary[2]
+    layers = forks.run(
+        SCRIPTS / "prune_layers.py",
+        *"--checkpoint small/whisper.pt --keep-decoder 2 --by loss --data data --split dev".split(),
+        *"--units 20 --heads 1 --out student.pt".split(),
+        cwd=folder,
+    )
+    assert layers[0] == 0, layers[2]
+    return vocabulary[1], layers[1]
+
+
+def test_a_whisper_with_fewer_tokens_and_layers_understands(cut, forks, folder):
     report = json.loads((folder / "small" / "report.json").read_text())
     found = ByteLevelBPE.load(folder / "small" / "tokenizer.json")
     assert report["after"]["tokens"] == len(found) < report["before"]["tokens"]
     gone = report["before"]["tokens"] - report["after"]["tokens"]
     assert report["before"]["parameters"] - report["after"]["parameters"] == 16 * gone
-    assert f"| parameters | {report['before']['parameters']:,} |" in output
+    assert f"| parameters | {report['before']['parameters']:,} |" in cut[0]
     assert [found.decode(found.encode(text)) for text in PARSES] == PARSES
     assert set(LABELS) <= set(found.dictionary.symbols)
-    code, output, errors = prune_layers(
-        *"--checkpoint small/whisper.pt --keep-decoder 2 --by loss --data data --split dev".split(),
-        *"--units 20 --heads 1 --out student.pt".split(),
-    )
-    assert code == 0, errors
-    assert "| step 1 |" in output and "without 3" in output
+    assert "| step 1 |" in cut[1] and "without 3" in cut[1]
     code, output, errors = forks.run(
         *(SCRIPTS / "understand.py", "--checkpoint", "student.pt", "data/audio/1.wav"), cwd=folder
     )
     assert code == 0, errors
     assert "intent" in json.loads(output)
+
+
+def test_what_was_cut_trains_and_generates_with_dropped_frames_thinned_silence_and_beams(
+    cut, folder, tmp_path
+):
+    task = [folder / "data", "--user-dir", ROOT / "fairseq_prune", "--task", "spoken_language_understanding"]
+    frames = "--audio-context clip+1 --silence-stride 4 --token-keep-ratio 0.5 --token-keep-start-layer 1"
+    training = (
+        "--arch whisper --criterion slu_distillation --kl-weight 0 --contrastive-weight 0 --optimizer adam --lr 1e-3"
+        " --batch-size 2 --max-update 2 --train-subset train --valid-subset dev --no-epoch-checkpoints --save-dir out"
+    )
+    tokenizer_file = folder / "small" / "tokenizer.json"
+    start = (
+        "--whisper-path",
+        folder / "student.pt",
+        "--bpe-tokenizer",
+        tokenizer_file,
+        *frames.split(),
+        *training.split(),
+    )
+    code, output = run("fairseq-train", *task, *start, cwd=tmp_path)
+    assert code == 0, output[-3000:]
+    generation = "--path out/checkpoint_best.pt --gen-subset test --beam 3 --batch-size 4 --max-len-b 12"
+    texts = []
+    for more in ([], ["--batch-size", "1"], ["--model-overrides", "{'token_keep_ratio': 1.0}"]):
+        code, output = run("fairseq-generate", *task, *generation.split(), *more, cwd=tmp_path)
+        assert code == 0, output[-3000:]
+        texts.append(sorted(line for line in output.splitlines() if line.startswith("H-")))
+    assert len(texts[0]) == 2
+    assert [line.split("\t")[2] for line in texts[0]] == [line.split("\t")[2] for line in texts[1]]
+    assert texts[0] != texts[2]  # scores at least: other frames were heard
 
 
 def test_the_scan_by_influence_prints_each_layer_and_the_checkpoint_counts_what_is_left(prune_layers, folder):
