@@ -287,7 +287,10 @@ class _RestrictedPickle:
 
     @staticmethod
     def load(file, **kwargs):
-        return _RestrictedUnpickler(file, **kwargs).load()
+        try:
+            return _RestrictedUnpickler(file, **kwargs).load()
+        except ValueError as error:  # of a protocol that there is not
+            raise pickle.UnpicklingError(str(error)) from error
 
 
 class _Overlay(types.ModuleType):

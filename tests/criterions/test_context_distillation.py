@@ -1,5 +1,7 @@
 """Distillation of the audio context: what the teacher says, and what the student is asked."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -105,7 +107,7 @@ def test_the_context_of_a_training_batch_is_drawn_and_follows_the_seed(teacher):
 def test_greedy_texts_are_those_of_fairseqs_generator(teacher):
     _, task = teacher
     model, batch = small_whisper(WEIGHTS), sample(80, 33, 52)
-    options = OmegaConf.create({"beam": 1, "max_len_a": 0, "max_len_b": 20})
+    options = SimpleNamespace(beam=1, max_len_a=0, max_len_b=20)
     found = task.build_generator([model], options).generate([model], batch)
     end, prefix = task.target_dictionary.eos(), task.prefix
     texts = greedy(model.decoder, model.encoder(**batch["net_input"]), prefix, end, 21, never_first=[end])[

@@ -139,6 +139,7 @@ def test_8_bits_are_not_32(folder, waveforms, tmp_path):
 
 
 def test_a_way_to_drop_frames_that_no_graph_holds_is_refused(tmp_path):
+    pytest.importorskip("onnxscript")
     translator = Translator(CHECKPOINT, {**OVERRIDES, "token_keep_criterion": "merge"})
     with pytest.raises(ValueError, match="--token-keep-criterion: found 'merge', the format holds received"):
         export.export_onnx(translator.model, translator.task, tmp_path / "x", None)

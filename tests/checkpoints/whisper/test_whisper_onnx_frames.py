@@ -106,6 +106,7 @@ def test_onnx_gives_the_logits_of_a_model_that_hears_fewer_frames(tmp_path, opti
 
 @pytest.mark.parametrize("criterion", ["merge", "random"])
 def test_a_way_to_drop_frames_that_the_graph_cannot_hold_is_refused(tmp_path, criterion):
+    pytest.importorskip("onnxscript")
     model = build((0.5, 0.5, 0.5), criterion)
     message = f"--token-keep-criterion: found '{criterion}', the format holds received, norm, uniform"
     with pytest.raises(ValueError, match=message):
