@@ -10,13 +10,14 @@ those to report, all others those to choose on. A grid that was stopped goes on 
 scripts/prune_weights.py with the same options. tables.py makes tables and pictures of the results.
 """
 
-import itertools
 import json
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
 import torch
+from ways import STAGES, Plans, error_rate
 
 from fairseq_prune.benchmarks.weight_calibration import (
     ON_SPEECH,
@@ -26,8 +27,14 @@ from fairseq_prune.benchmarks.weight_calibration import (
     plain_scores,
     prunable,
     speech_scores,
+    structure_moments,
+    structure_scores,
 )
+from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.command_line import PlainParser, finish
+from fairseq_prune.cuts.narrower_layers import with_narrower_layers
+from fairseq_prune.cuts.sparser_weights import component_weights
 from fairseq_prune.data.log_mel import HOP
 from fairseq_prune.data.manifest import read_manifest
 from fairseq_prune.evaluation.error_rates import word_error_rate
@@ -35,11 +42,9 @@ from fairseq_prune.evaluation.normalizers import text_normalizer
 from fairseq_prune.inference.whisper.loading import WhisperPipeline
 from fairseq_prune.inference.whisper.recordings import FileRecording
 from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
-from fairseq_prune.pruning.components import COMPONENTS, by_component, component_masks
+from fairseq_prune.pruning.components import component_masks
 from fairseq_prune.pruning.magnitude import magnitude_masks, sparsity_of
-from fairseq_prune.pruning.sparsity_planning import plan_sparsities
 
-LEVELS = (0.3, 0.5, 0.7)
 # greedy, without timestamps and fallbacks; no reference has as many tokens. Of the silence after a clip, one frame in 8
 # is heard: that costs no error that shows (examples/whisper), and saves half of the time
 TRANSCRIBING = dict(
@@ -53,63 +58,6 @@ TRANSCRIBING = dict(
 )
 
 
-def way(split, score="dense", scope="", sparsity=0.0, seed=1, plan=""):
-    """A way to prune: what identifies a line of results."""
-    return dict(split=split, score=score, scope=scope, sparsity=sparsity, seed=seed, plan=plan)
-
-
-def stage_matrix(_):
-    """Every score, within a matrix."""
-    yield way("choose")
-    for score in ("magnitude", "wanda", "fisher", "random", "taylor"):
-        yield way("choose", score, "matrix", 0.3)
-
-
-def stage_scopes(_):
-    """Three scores in the other scopes."""
-    for scope, score in itertools.product(("row", "layer", "global"), ("magnitude", "wanda", "fisher")):
-        yield way("choose", score, scope, 0.3)
-
-
-def stage_half(_):
-    """Half of the weights."""
-    for score in ("magnitude", "wanda", "fisher", "random", "taylor"):
-        yield way("choose", score, "matrix", 0.5)
-
-
-def stage_components(_):
-    """One component at a time."""
-    yield way("choose")
-    for sparsity, component in itertools.product(LEVELS, COMPONENTS):
-        yield way("choose", "wanda", "row", {component: sparsity})
-
-
-def stage_report(plans, seed=1):
-    """Wanda as published, its plans, and what they are compared with: no row here was chosen by error rates."""
-    yield way("report")
-    for sparsity in (0.3, 0.5):
-        yield way("report", "wanda", "row", sparsity, seed)
-        yield way("report", "magnitude", "matrix", sparsity)
-        for by in plans.curves:
-            yield way("report", "wanda", "row", plans(by, sparsity), seed, plan=by)
-    yield way("report", "wanda", "row", {"decoder.self_attn": 0.5}, seed)
-
-
-def stage_again(plans):
-    """The same with other speech for the scores."""
-    yield from stage_report(plans, seed=2)
-
-
-STAGES = {
-    "matrix": stage_matrix,
-    "scopes": stage_scopes,
-    "half": stage_half,
-    "components": stage_components,
-    "report": stage_report,
-    "again": stage_again,
-}
-
-
 class Grid:
     """A Whisper, its scores by name and seed, and the utterances of each split."""
 
@@ -118,7 +66,7 @@ class Grid:
         self.transcriber = WhisperTranscriber(args.checkpoint, device=args.device, **TRANSCRIBING)
         self.model = self.transcriber.listener.model
         self.normalize = text_normalizer("english")
-        self.scores, self.clips = {}, {}
+        self.found = {}
 
     def recordings(self, split):
         """Utterances of a split, and their audio."""
@@ -134,14 +82,41 @@ class Grid:
         """As scripts/prune_weights.py has them."""
         if name not in ON_SPEECH:
             return plain_scores(name, prunable(self.model), seed)
-        if seed not in self.clips:
+        return self.once(name, seed, lambda: speech_scores(name, *self.calibration(seed), name))
+
+    def once(self, name, seed, compute):
+        """What is computed once for each seed."""
+        if (name, seed) not in self.found:
+            self.found[name, seed] = compute()
+        return self.found[name, seed]
+
+    def calibration(self, seed):
+        """The model as it hears 30 s, and clips."""
+
+        def heard():
             pipeline = WhisperPipeline(self.args.checkpoint, device=self.args.device)
             longest = pipeline.model.encoder.max_positions() * HOP
             [windows] = draw_windows(self.recordings("train")[1], longest, [60 * self.args.minutes], seed)
-            self.clips[seed] = pipeline.model, own_texts(pipeline, windows)
-        if (name, seed) not in self.scores:
-            self.scores[name, seed] = speech_scores(name, *self.clips[seed], name)
-        return self.scores[name, seed]
+            return pipeline.model, own_texts(pipeline, windows)
+
+        return self.once("clips", seed, heard)
+
+    def cut(self, found, out):
+        """Write a Whisper with fewer units and heads, as of scripts/prune_layers.py; the share of weights that went."""
+        rank, seed, moments, importances = found["score"], found["seed"], None, None
+        if rank != "norm" or found["refit"]:
+            model, clips = self.calibration(seed)
+            moments = self.once("moments", seed, lambda: structure_moments(model, clips, "moments"))
+        if rank != "norm":
+            importances = self.once(
+                ("structure", rank), seed, lambda: structure_scores(rank, model, clips, moments, rank)
+            )
+        whole = load_checkpoint_file(self.args.checkpoint)
+        evidence = importances, moments if found["refit"] else None
+        small = with_narrower_layers(whole, found["units"], found["heads"], "the checkpoint", *evidence)
+        save(small, out)
+        before, after = (sum(w.numel() for w in component_weights(c, out).values()) for c in (whole, small))
+        return 1 - after / before
 
     def masks(self, found):
         """By name of the weight."""
@@ -153,22 +128,31 @@ class Grid:
 
     def line(self, found):
         """The results of a way."""
+        if "units" in found:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "cut.pt"
+                gone = self.cut(found, path)
+                transcriber = WhisperTranscriber(path, device=self.args.device, **TRANSCRIBING)
+            return {**found, "pruned": gone, "of_all_components": gone, **self.errors(found, transcriber)}
         masks = self.masks(found)
-        rows, recordings = self.recordings(found["split"])
-        start = time.process_time()
-        order = sorted(range(len(rows)), key=lambda i: rows[i].n_frames)  # lengths that are alike in a batch
+        everything = sum(weight.numel() for weight in prunable(self.model).values())
+        zeros = sum(int((~mask).sum()) for mask in masks.values())
         with masked(self.model, masks):
-            transcripts = self.transcriber.transcribe([recordings[i] for i in order])
+            errors = self.errors(found, self.transcriber)
+        pruned = sparsity_of(masks) if masks else 0.0
+        return {**found, "pruned": pruned, "of_all_components": zeros / everything, **errors}
+
+    def errors(self, found, transcriber):
+        """Of each utterance, and the processor time of all."""
+        rows, recordings = self.recordings(found["split"])
+        order = sorted(range(len(rows)), key=lambda i: rows[i].n_frames)  # lengths that are alike in a batch
+        start = time.process_time()
+        transcripts = transcriber.transcribe([recordings[i] for i in order])
         seconds = time.process_time() - start
         texts = {i: transcript.text for i, transcript in zip(order, transcripts)}
         pairs = [(self.normalize(row.src_text), self.normalize(texts[i])) for i, row in enumerate(rows)]
         counts = [word_error_rate([gold], [text]) for gold, text in pairs]
-        everything = sum(weight.numel() for weight in prunable(self.model).values())
-        zeros = sum(int((~mask).sum()) for mask in masks.values())
         return {
-            **found,
-            "pruned": sparsity_of(masks) if masks else 0.0,
-            "of_all_components": zeros / everything,
             "errors": [count.errors for count in counts],
             "words": [count.tokens for count in counts],
             "seconds": round(seconds, 1),
@@ -184,46 +168,6 @@ def finished(path):
     return [json.loads(line) for line in whole]
 
 
-def error_rate(line) -> float:
-    """WER in percent."""
-    return 100 * sum(line["errors"]) / sum(line["words"])
-
-
-class Plans:
-    """Sparsities by component, by what each component alone adds to the loss or to the error rate.
-
-    Args:
-        losses: of scripts/plan_sparsity.py, or None.
-        lines: of results; those of the stage "components", once all are there, tell error rates.
-    """
-
-    def __init__(self, losses, lines, model):
-        weights, self.curves = prunable(model), {}
-        self.weights = {
-            component: sum(weights[name].numel() for name in names)
-            for component, names in by_component(weights).items()
-        }
-        if losses:
-            self.curves["loss"] = {
-                name: {float(level): loss for level, loss in curve.items()} for name, curve in losses.items()
-            }
-        chosen = [line for line in lines if line["split"] == "choose"]
-        alone = {
-            (name, level): error_rate(line)
-            for line in chosen
-            if isinstance(line["sparsity"], dict)
-            for name, level in line["sparsity"].items()
-        }
-        if len(alone) == len(LEVELS) * len(COMPONENTS):
-            [dense] = [error_rate(line) for line in chosen if line["score"] == "dense"]
-            self.curves["WER"] = {
-                name: {level: alone[name, level] - dense for level in LEVELS} for name in COMPONENTS
-            }
-
-    def __call__(self, by: str, sparsity: float) -> dict[str, float]:
-        return plan_sparsities(self.curves[by], self.weights, sparsity)
-
-
 def main(args):
     torch.set_num_threads(1)
     grid, lines = Grid(args), finished(args.out)
@@ -233,8 +177,8 @@ def main(args):
             raise ValueError(f"{args.out}: found results of {found} utterances, expected {expected}")
     losses = json.loads(args.sensitivity.read_text(encoding="utf-8"))["losses"] if args.sensitivity else None
     for stage in args.stage:
-        for found in STAGES[stage](Plans(losses, lines, grid.model)):
-            if any(all(line[key] == value for key, value in found.items()) for line in lines):
+        for found in STAGES[stage](Plans(losses, lines, prunable(grid.model))):
+            if any(all(line.get(key) == value for key, value in found.items()) for line in lines):
                 continue
             lines.append(grid.line(found))
             with args.out.open("a", encoding="utf-8") as file:

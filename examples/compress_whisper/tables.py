@@ -20,8 +20,10 @@ from fairseq_prune.files import complete
 
 def described(line) -> str:
     """How the sparsity is distributed."""
+    if "units" in line:
+        return f"{line['units']} units, {line['heads']} heads" + ", least squares" * line["refit"]
     if line["plan"]:
-        return "plan"
+        return f"plan by {line['plan']}"
     if isinstance(line["sparsity"], dict):
         return ", ".join(line["sparsity"])
     return "all alike" if line["score"] != "dense" else ""
@@ -52,20 +54,42 @@ def table(rows) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
 
+def alone(line) -> bool:
+    """Whether a line is of one component that was pruned alone, to choose."""
+    return line["split"] == "choose" and isinstance(line["sparsity"], dict)
+
+
+def components(lines, dense) -> str:
+    """A row a component: what it adds to the error rate at each sparsity, the others dense."""
+    found = {}
+    for line in lines:
+        [(component, level)] = line["sparsity"].items()
+        found.setdefault(component, {})[level] = row(line, dense)["minus dense"]
+    levels = sorted({level for curve in found.values() for level in curve})
+    return table(
+        [
+            {"component": component, **{f"{100 * level:.0f} %": curve.get(level, "") for level in levels}}
+            for component, curve in found.items()
+        ]
+    )
+
+
 def tables(lines) -> dict[str, str]:
-    """A table a split."""
+    """A table a split, and one of components."""
     found = {}
     for split in dict.fromkeys(line["split"] for line in lines):
         part = [line for line in lines if line["split"] == split]
         dense = [line for line in part if line["score"] == "dense"]
         if not dense:
             raise ValueError(f"--results: no dense row of the split {split}")
-        found[split] = table([row(line, dense[0]) for line in part])
+        found[split] = table([row(line, dense[0]) for line in part if not alone(line)])
+        if any(map(alone, part)):
+            found["components"] = components(list(filter(alone, part)), dense[0])
     return found
 
 
 def draw(lines, out) -> None:
-    """Error rate by the share of zeros in all layers: grey to choose, in colour what was reported."""
+    """Error rate of what was reported by the share of zeros in all layers; seeds as bars."""
     import matplotlib
 
     matplotlib.use("Agg")
