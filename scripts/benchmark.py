@@ -6,7 +6,8 @@
 
 Entries are checkpoints (of the task speech_translation, or any HuBERT) or architectures with random weights of the
 published sizes: hubert_base, hubert_deltalm; and of others: fairseq, transformers_eager, transformers_sdpa,
-torchaudio, plain_pruning (token pruning as published). Options follow an entry's name: keep=0.7 (ratio of the layers
+torchaudio, plain_pruning (token pruning as published), transformers_compiled (torch.compile), and in ONNX Runtime onnx
+(our export) and onnx_transformers. Options follow an entry's name: keep=0.7 (ratio of the layers
 from start=4 on) or keeps=1/1/0.8/..., dtype=bfloat16, float16 (GPU) or int8 (CPU, linear layers), kernels=torch
 or onednn (default: what `fairseq-prune kernels` says), vocabulary=15000 and hubert=pruned.pt (both of hubert_deltalm),
 label=name.

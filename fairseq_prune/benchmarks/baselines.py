@@ -45,6 +45,19 @@ def fairseq_stages(module: HubertModel) -> list[Stage]:
     return stages
 
 
+def transformers_hubert(attention: str) -> nn.Module:
+    """HuBERT base of transformers, in evaluation mode.
+
+    Raises:
+        ValueError: the library is not installed.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise ValueError("entry of transformers: needs pip install fairseq_prune[bench]") from None
+    return transformers.HubertModel(transformers.HubertConfig(attn_implementation=attention)).eval()
+
+
 def others_hubert(name: str, ours: TokenPrunedHubert) -> tuple[nn.Module, list[Stage]]:
     """HuBERT base of torchaudio, or of transformers with eager attention or sdpa.
 
@@ -57,12 +70,7 @@ def others_hubert(name: str, ours: TokenPrunedHubert) -> tuple[nn.Module, list[S
         module = torchaudio.models.hubert_base()
         layers = module.encoder.transformer.layers
     else:
-        try:
-            import transformers
-        except ImportError:
-            raise ValueError(f"{name} needs transformers: pip install fairseq_prune[bench]") from None
-        cfg = transformers.HubertConfig(attn_implementation=name.partition("_")[2])
-        module = transformers.HubertModel(cfg)
+        module = transformers_hubert(name.partition("_")[2])
         layers = module.encoder.layers
     if len(layers) != len(ours.encoder.layers):
         raise ValueError(f"{name}: found {len(layers)} layers, expected {len(ours.encoder.layers)}")

@@ -16,8 +16,14 @@ from fairseq.sequence_generator import SequenceGenerator
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from fairseq_prune.benchmarks.baselines import PlainTokenPruning, fairseq_stages, others_hubert
+from fairseq_prune.benchmarks.baselines import (
+    PlainTokenPruning,
+    fairseq_stages,
+    others_hubert,
+    transformers_hubert,
+)
 from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
+from fairseq_prune.benchmarks.engines import ENGINES, onnx_module
 from fairseq_prune.benchmarks.specs import ARCHITECTURES, DTYPES, Spec
 from fairseq_prune.benchmarks.stages import Stage
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
@@ -61,7 +67,8 @@ class Entry:
 
     def megabytes(self) -> float:
         """Size of the weights in memory, in 10^6 bytes."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._weights()) / 1e6
+        in_torch = sum(tensor.numel() * tensor.element_size() for tensor in self._weights())
+        return (in_torch + getattr(self.module, "bytes", 0)) / 1e6
 
     def _weights(self) -> list[Tensor]:
         weights = {parameter.data_ptr(): parameter for parameter in self.module.parameters()}
@@ -80,6 +87,8 @@ def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
     """
     if spec.dtype == {"cpu": "float16"}.get(device.type, "int8"):
         raise ValueError(f"{spec}: dtype {spec.dtype} does not run on {device.type}")
+    if spec.dtype in TORCH_DTYPES and spec.name.startswith("onnx"):
+        raise ValueError(f"{spec}: found dtype {spec.dtype}, expected float32 or int8")
     if spec.dtype == "int8" and spec.name in ("fairseq", "plain_pruning"):
         raise ValueError(f"{spec}: fairseq's attention takes no quantised projections")
     torch.manual_seed(0)
@@ -96,7 +105,7 @@ def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
         entry = _baseline(spec)
     entry.module.eval()
     entry.module.requires_grad_(False).to(device)
-    entry.parameters = sum(parameter.numel() for parameter in entry.module.parameters())
+    entry.parameters = entry.parameters or sum(p.numel() for p in entry.module.parameters())
     convert_(entry.module, spec.dtype)
     kernels = kernels_for(spec.kernels) if device.type == "cpu" else None
     entry.encode = _in(spec, kernels, entry.encode)
@@ -209,8 +218,23 @@ def _baseline(spec: Spec) -> Entry:
         module.remove_pretraining_modules()
         stages = fairseq_stages(module)
         return Entry(spec, module, lambda waveforms: module.extract_features(waveforms), _macs(ours), stages)
+    if spec.name in ENGINES:
+        return _engine(spec, ours)
     module, stages = others_hubert(spec.name, ours)
     return Entry(spec, module, lambda waveforms: module(waveforms), _macs(ours), stages)
+
+
+def _engine(spec: Spec, ours: TokenPrunedHubert) -> Entry:
+    """What others run within cannot be timed by stage."""
+    parameters = sum(parameter.numel() for parameter in ours.parameters())
+    if spec.name == "transformers_compiled":
+        module = transformers_hubert("sdpa")
+        return Entry(spec, module, torch.compile(module), _macs(ours), [])
+    ours.make_generation_fast_()
+    ours.eval()
+    encoder = ours if spec.name == "onnx" else transformers_hubert("sdpa")
+    module = onnx_module(encoder, int8=spec.dtype == "int8")
+    return Entry(spec, module, module, _macs(ours), [], parameters=parameters)
 
 
 def _translator(spec: Spec, beam: int) -> Entry:

@@ -15,6 +15,9 @@ ARCHITECTURES = (
     "transformers_sdpa",
     "torchaudio",
     "plain_pruning",
+    "onnx",
+    "onnx_transformers",
+    "transformers_compiled",
 )
 
 

@@ -1,0 +1,60 @@
+"""Encoders in other engines compute what the encoder does."""
+
+import pytest
+import torch
+
+from fairseq_prune.benchmarks.entries import build_entry
+from fairseq_prune.benchmarks.specs import Spec
+from fairseq_prune.modules.hubert.architecture import build_encoder
+
+SMALL = {
+    "extractor_mode": "default",
+    "layer_norm_first": False,
+    "normalize": False,
+    "encoder_layers": 2,
+    "encoder_embed_dim": 32,
+    "encoder_ffn_embed_dim": 48,
+    "encoder_attention_heads": 4,
+    "conv_feature_layers": "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2",
+    "conv_pos": 8,
+    "conv_pos_groups": 4,
+}
+
+
+def test_our_export_in_onnx_runtime_gives_our_features():
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from fairseq_prune.benchmarks.engines import onnx_module
+
+    torch.manual_seed(0)
+    encoder = build_encoder(SMALL).eval()
+    waveforms = torch.randn(2, 9000)
+    with torch.inference_mode():
+        expected = encoder(waveforms, [9000, 9000]).x
+        graph = onnx_module(encoder)
+        torch.testing.assert_close(graph(waveforms), expected, rtol=1e-3, atol=1e-4)
+        eight_bits = onnx_module(encoder, int8=True)
+    assert 0 < eight_bits.bytes < graph.bytes
+    assert (eight_bits(waveforms) - expected).norm() < 0.2 * expected.norm()
+
+
+@pytest.mark.slow
+def test_a_plain_export_of_transformers_gives_its_features():
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    transformers = pytest.importorskip("transformers")
+    from fairseq_prune.benchmarks.engines import onnx_module
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2}
+    sizes.update(num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4, conv_dim=[16] * 7)
+    model = transformers.HubertModel(transformers.HubertConfig(**sizes)).eval()
+    waveforms = torch.randn(1, 9000)
+    with torch.inference_mode():
+        found = onnx_module(model)(waveforms)
+        torch.testing.assert_close(found, model(waveforms).last_hidden_state, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_graph_in_half_precision_is_refused(dtype):
+    with pytest.raises(ValueError, match="found dtype|does not run on cpu"):
+        build_entry(Spec.parse(f"onnx,dtype={dtype}"), torch.device("cpu"))
