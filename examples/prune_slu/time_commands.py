@@ -122,7 +122,7 @@ def our_system(checkpoint, context, threads, tokens):
 
 def onnx_system(folder, _, threads, tokens):
     """The exported folder, with the one file of the package that a device needs."""
-    path = ROOT / "fairseq_prune" / "checkpoints" / "whisper_runtime.py"
+    path = ROOT / "fairseq_prune" / "checkpoints" / "whisper" / "runtime.py"
     spec = importlib.util.spec_from_file_location("whisper_runtime", path)
     runtime = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(runtime)
@@ -150,10 +150,11 @@ def work(args):
     for clip in clips[:WARM_UP]:
         text(clip)
     seconds, texts = [], []
+    clock = time.process_time if args.processor_time else time.perf_counter
     for clip in clips:
-        start = time.perf_counter()
+        start = clock()
         texts.append(text(clip))
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"seconds": seconds, "texts": texts, "loading": loading, "peak_mb": peak}))
 
@@ -163,7 +164,12 @@ def measure(spec, args):
     faster = spec.startswith("faster-whisper:")
     python = args.faster_whisper_python if faster else sys.executable
     command = [python, __file__, "--worker", spec, "--threads", args.threads, "--tokens", args.tokens]
-    command += ["--seconds", args.seconds, *args.audio]
+    command += [
+        "--seconds",
+        args.seconds,
+        *(["--processor-time"] if args.processor_time else []),
+        *args.audio,
+    ]
     threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     environment = {**os.environ, **threads, "PYTHONPATH": "" if faster else os.environ.get("PYTHONPATH", "")}
     done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
@@ -187,6 +193,7 @@ def main(args):
     medians = {name: median(s for run in found for s in run["seconds"]) for name, found in runs.items()}
     slowest = next(iter(medians.values()))
     what = f"{args.tokens} tokens each" if args.tokens else "greedy texts"
+    what += ", processor time" if args.processor_time else ""
     print(
         f"{len(args.audio)} clips of {args.seconds} s, {what}, {args.threads} threads, {args.repeats} turns: medians"
     )
@@ -230,6 +237,11 @@ if __name__ == "__main__":
         help="tokens that every system writes; 0: until it ends (default: 12)",
     )
     add("--threads", type=int, default=os.cpu_count(), help="of every system (default: all)")
+    add(
+        "--processor-time",
+        action="store_true",
+        help="seconds that the processor worked, over all threads: for machines that do other things",
+    )
     add("--repeats", type=int, default=5, help="turns of every system (default: 5)")
     add("--texts", action="store_true", help="compare the texts with those of the first system")
     add("--worker", help=argparse.SUPPRESS)

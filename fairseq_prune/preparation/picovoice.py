@@ -11,7 +11,8 @@ Writes  OUT: manifests train, dev and test, and labels.txt. Targets are parses s
 
 The corpus does not say who speaks. So the split is fixed by a hash of the file's name (train 60 %, dev 10 %, test
 30 %), a speaker may be in several splits, and each recording stands as a speaker of its own. Sentences are split the
-same way, 80 to 10 to 10. A variation is a sentence of the training part with other values in its slots.
+same way, 80 to 10 to 10. A variation is a sentence of the training part with other values in its slots, and with other
+slots before the drink.
 """
 
 import argparse
@@ -43,6 +44,7 @@ SLOTS = {  # the values of the benchmark's context; the order is about that in w
     "milkAmount": tuple(amount + milk for amount in AMOUNTS for milk in MILKS),
     "sugarAmount": tuple(amount + sugar for amount in AMOUNTS for sugar in SUGARS),
 }
+BEFORE = ("size", "roast", "numberOfShots")  # said before the drink
 SLOT_OF = {value: slot for slot, values in SLOTS.items() for value in values}
 VALUE = re.compile(rf"\b({'|'.join(sorted(SLOT_OF, key=len, reverse=True))})\b")  # the longest one wins
 SHARES = {"train": 0.6, "dev": 0.1, "test": 0.3}
@@ -130,12 +132,19 @@ def read_slots(sentence: str) -> dict[str, str]:
 
 
 def vary(sentence: str, rng: np.random.Generator) -> str:
-    """The sentence with other values in its slots, drawn at random."""
+    """The sentence with other values, and with 0 to 3 of `BEFORE` in any order before the drink, all drawn at random.
 
-    def other(match: "re.Match[str]") -> str:
-        return str(rng.choice(SLOTS[SLOT_OF[match.group()]]))
+    The benchmark's sentences have two of these at most; one of its recordings in nine has all three.
+    """
 
-    return VALUE.sub(other, sentence)
+    def value(slot: str) -> str:
+        return str(rng.choice(SLOTS[slot]))
+
+    found = list(VALUE.finditer(sentence))
+    drink = next(match for match in found if SLOT_OF[match.group()] == "coffeeDrink")
+    before = "".join(f"{value(slot)} " for slot in rng.permutation(BEFORE)[: rng.integers(len(BEFORE) + 1)])
+    rest = VALUE.sub(lambda match: value(SLOT_OF[match.group()]), sentence[drink.start() :])
+    return sentence[: found[0].start()] + before + rest
 
 
 def read_sentences(corpus: Path, variations: int, seed: int, skipped: Skipped) -> dict[str, list[Spoken]]:
@@ -187,7 +196,7 @@ def make_parser() -> PlainParser:
         type=whole_number(0),
         default=0,
         metavar="N",
-        help="of each training sentence, with other values in its slots (%(default)s)",
+        help="of each training sentence, with other slots and values (%(default)s)",
     )
     add_seed(parser, "of --variations")
     add_writing(parser)

@@ -72,8 +72,21 @@ def test_sentences_become_texts_with_variations_of_the_training_part(corpus):
     assert len(texts["train"]) == 4 * len(plain) and len(plain) + len(texts["dev"] + texts["test"]) == 70
     for text in texts["train"]:
         slots = {slot["slot"]: slot["value"] for slot in parse(text.tgt_text).to_dict()["slots"]}
-        assert text.src_text == f"can I get a {slots['size']} {slots['coffeeDrink']}"
-    assert len({text.src_text for text in texts["train"]}) > len(plain)
+        said = text.src_text.removeprefix("can I get a ")
+        assert said.endswith(slots["coffeeDrink"]) and all(value in said for value in slots.values())
+        assert len(said) == len(" ".join(slots.values()))
+    numbers = {text.tgt_text.count("[SL:") for text in texts["train"]}
+    assert numbers == {1, 2, 3, 4}
+
+
+def test_a_variation_keeps_what_stands_around_the_slots():
+    sentence = "may I have a large dark roast iced mocha with some cream and sugar"
+    drawn = [picovoice.vary(sentence, np.random.default_rng(seed)) for seed in range(100)]
+    shapes = {picovoice.VALUE.sub(lambda found: picovoice.SLOT_OF[found.group()], text) for text in drawn}
+    rest = "coffeeDrink with milkAmount and sugarAmount"
+    assert {"may I have a roast size " + rest, "may I have a size roast " + rest} <= shapes
+    assert all(shape.startswith("may I have a ") and shape.endswith(rest) for shape in shapes)
+    assert len(set(drawn)) > 90
 
 
 @pytest.mark.parametrize(
