@@ -12,12 +12,11 @@ from fairseq_prune.evaluation.slu_scores import CORPORA, total
 
 ROWS = {  # name of the training: what it is
     "spoken": "synthesised speech alone",
-    "real": "and real recordings",
+    "real": "synthesised speech and 265 real recordings",
 }
 COLUMNS = {
-    "clean-float32": "clean, float32",
-    "clean-int8": "clean, int8",
-    "noise-int8": "in noise, int8",
+    "clean-int8": "accepted, clean",
+    "noise-int8": "accepted, in noise",
 }
 
 
