@@ -70,7 +70,7 @@ def memory_of_a_pass(again):
     kept = {}
 
     def keep(tensor):
-        kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes() / 2**20
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() / 2**20
         return tensor
 
     def loss(samples):

@@ -34,7 +34,9 @@ from fairseq_prune.pruning.attention import attention_bias
 from fairseq_prune.pruning.criteria import Evidence
 from fairseq_prune.pruning.tokens import Lengths
 
-TOLERANCE, INT8_TOLERANCE = 1e-3, 0.15  # of logits, relative to the largest
+TOLERANCE = 1e-3  # of logits, relative to the largest
+# right ones of 8 bits have 0.02 (whisper-base) and 0.04 (tiny.en); products that saturate, on x86 without VNNI, 0.15
+INT8_TOLERANCE = 0.1
 # convolutions of 8 bits are slower than those of 32; what the encoder gathers are positions, the decoder embeddings
 QUANTIZED = {ENCODER: ["MatMul", "Gemm"], DECODER: ["MatMul", "Gemm", "Gather"]}
 
