@@ -103,7 +103,8 @@ def write_card(
 
 def header(model: nn.Module, cfg: Any, export_format: str) -> dict[str, Any]:
     """The card's metadata."""
-    task = cfg.get("task") or {}
+    said = cfg.get("task") or {}  # a DictConfig of the legacy stack raises at names that it lacks
+    task = {name: said[name] for name in (*SPOKEN, "_name") if name in said}
     pruned = dropper(model)
     languages = sorted({str(task[name]) for name in SPOKEN if task.get(name)})
     tags = ["speech", "pruning", *(["token-pruning"] if pruned and not pruned.pruning.keeps_all else [])]

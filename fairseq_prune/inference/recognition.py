@@ -53,7 +53,7 @@ class Recognizer(Pipeline):
         self.greedy = greedy(self.dictionary)
 
     def check(self, checkpoint: str, cfg: DictConfig) -> None:
-        if not cfg.task.get("labels") or cfg.model._name not in MODELS:
+        if not getattr(cfg.task, "labels", None) or cfg.model._name not in MODELS:
             raise ValueError(
                 f"{checkpoint}: a model {cfg.model._name} of task {cfg.task._name}; expected one of "
                 f"{', '.join(MODELS)}, of task audio_finetuning with labels"

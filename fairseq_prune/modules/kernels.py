@@ -268,8 +268,8 @@ def processor() -> str:
 
 def instructions() -> str:
     """The widest vector instructions that torch uses: AVX2, AVX512, ..."""
-    ask = getattr(torch.backends.cpu, "get_cpu_capability", None)  # not in torch 2.0
-    return "unknown instructions" if ask is None else ask()
+    cpu = getattr(torch.backends, "cpu", None)  # not in torch 2.0
+    return "unknown instructions" if cpu is None else cpu.get_cpu_capability()
 
 
 def cache_folder() -> Path:
