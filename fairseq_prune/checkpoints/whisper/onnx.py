@@ -139,7 +139,7 @@ class TokenDecoder(nn.Module):
 
 @export_format("onnx", ("whisper*",), int8=True)
 def export_onnx(model, task, out: Path, options) -> None:
-    """Write a folder for `whisper_runtime.OnnxWhisper`: two graphs, tokenizer, mel filters, and what it must know.
+    """Write a folder for `runtime.OnnxWhisper`: two graphs, tokenizer, mel filters, and what it must know.
 
     Args:
         model: `models.whisper.Whisper`, of whatever context.
