@@ -69,13 +69,17 @@ class Forks:
     def __init__(self):
         self.servers = {}
 
-    def run(self, program, *arguments, cwd):
-        """Exit status, stdout and stderr of a Python program."""
+    def server(self, program):
+        """The one that runs a program."""
         ours = any(ROOT / room in Path(program).parents for room in ("scripts", "data_prep", "examples"))
         modules = OURS if ours else FAIRSEQ
         if modules not in self.servers:
             self.servers[modules] = ForkServer(modules)
-        return self.servers[modules].run(program, *arguments, cwd=cwd)
+        return self.servers[modules]
+
+    def run(self, program, *arguments, cwd):
+        """Exit status, stdout and stderr of a Python program."""
+        return self.server(program).run(program, *arguments, cwd=cwd)
 
     def close(self):
         """End the servers."""

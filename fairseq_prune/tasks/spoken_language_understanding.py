@@ -278,7 +278,7 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
         """Options of generation that no flag gives: those of a checkpoint's ``cfg.task``, or the defaults."""
         for name, default in (("language", None), ("spoken_task", TRANSCRIBE), ("suppress_tokens", "none")):
             if self.cfg[name] is None:
-                self.cfg[name] = cfg.get(name) or default
+                self.cfg[name] = getattr(cfg, name, None) or default
 
     def _check_parses(self, path: Path, utterances: list) -> None:
         for line, row in enumerate(utterances, start=2):

@@ -230,7 +230,8 @@ def test_the_script_makes_of_a_checkpoint_what_is_used_after_training(forks, cor
     assert (tmp_path / "small.pt").stat().st_size < (tmp_path / "final.pt").stat().st_size
     assert zeros_stated in sparsity("report", "small.pt")
     sparsity("finalize", "small.pt", "--out", "again.pt")
-    server, before = forks.process.pid, resource.getrlimit(resource.RLIMIT_FSIZE)
+    server = forks.server(ROOT / "scripts" / "sparsity.py").process.pid
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.prlimit(server, resource.RLIMIT_FSIZE, (50_000, before[1]))  # as on a full disk
     words = ("finalize", "small.pt", "--out", tmp_path / "more.pt")
     code, _, errors = forks.run(ROOT / "scripts" / "sparsity.py", *words, cwd=tmp_path)
