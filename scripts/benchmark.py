@@ -10,7 +10,7 @@ torchaudio, plain_pruning (token pruning as published), transformers_compiled (t
 (our export) and onnx_transformers. Options follow an entry's name: keep=0.7 (ratio of the layers
 from start=4 on) or keeps=1/1/0.8/..., dtype=bfloat16, float16 (GPU) or int8 (CPU, linear layers), kernels=torch
 or onednn (default: what `fairseq-prune kernels` says), vocabulary=15000 and hubert=pruned.pt (both of hubert_deltalm),
-label=name.
+label=name. The models of transformers drop frames, too, by `fairseq_prune.adapters`.
 
 With --train entries are kinds of training: st (speech translation; keep= and start= prune), st_fairseq (with fairseq's
 own HuBERT), dphubert, plain_dphubert (as published), ctc, parp. A step is a forward pass, a backward pass and Adam.

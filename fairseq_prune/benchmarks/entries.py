@@ -44,6 +44,7 @@ from fairseq_prune.pruning.schedules import layer_keep_ratios
 
 logger = logging.getLogger(__name__)
 
+ADAPTED = ("transformers_sdpa", "transformers_eager")  # which `adapters` can have drop frames
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -209,9 +210,9 @@ def hubert_stages(hubert: TokenPrunedHubert) -> list[Stage]:
 
 
 def _baseline(spec: Spec) -> Entry:
-    if spec.keep is not None or spec.keeps is not None:
-        raise ValueError(f"{spec}: {spec.name} drops no frames; plain_pruning does")
-    ours = _base()
+    ours, drops = _base(), spec.keep is not None or spec.keeps is not None
+    if drops and spec.name not in ADAPTED:
+        raise ValueError(f"{spec}: {spec.name} drops no frames; plain_pruning and {' and '.join(ADAPTED)} do")
     if spec.name == "fairseq":
         module = HubertModel(ours.cfg, SimpleNamespace(sample_rate=16000), [None])
         module.load_state_dict(ours.state_dict(), strict=False)
@@ -221,6 +222,11 @@ def _baseline(spec: Spec) -> Entry:
     if spec.name in ENGINES:
         return _engine(spec, ours)
     module, stages = others_hubert(spec.name, ours)
+    if drops:
+        from fairseq_prune.adapters.transformers import prune_tokens  # needs transformers
+
+        set_pruning(ours, spec)
+        prune_tokens(module, keep_ratios=ours.pruning.keep_ratios)
     return Entry(spec, module, lambda waveforms: module(waveforms), _macs(ours), stages)
 
 

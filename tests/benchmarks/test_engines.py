@@ -58,3 +58,16 @@ def test_a_plain_export_of_transformers_gives_its_features():
 def test_a_graph_in_half_precision_is_refused(dtype):
     with pytest.raises(ValueError, match="found dtype|does not run on cpu"):
         build_entry(Spec.parse(f"onnx,dtype={dtype}"), torch.device("cpu"))
+
+
+@torch.no_grad()
+def test_transformers_hubert_drops_frames_by_the_adapter():
+    pytest.importorskip("transformers", minversion="5.0")
+    dense, pruned = (
+        build_entry(Spec.parse(f"transformers_sdpa{options}"), torch.device("cpu"), 1)
+        for options in ("", ",keeps=0.5/1/1/1/1/1/1/1/1/1/1/1")
+    )
+    waveform = torch.randn(1, 8000)
+    frames = [entry.encode(waveform).last_hidden_state.shape[1] for entry in (dense, pruned)]
+    assert frames[1] == round(0.5 * frames[0])
+    assert sum(pruned.macs(8000).values()) < sum(dense.macs(8000).values())
