@@ -30,5 +30,6 @@ def test_the_encoder_is_one_graph_with_equal_outputs(form, criterion, keep):
     for lengths in ([8000, 8000], [9000, 7000]):
         waveforms = torch.randn(2, max(lengths))
         with torch.no_grad():
-            found, expected = compiled(waveforms, lengths), encode(waveforms, lengths)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+            found, expected = compiled(waveforms, lengths), encoder(waveforms, lengths)
+        for row, frames in enumerate(expected.lengths):  # padding may differ: kernels skip it
+            torch.testing.assert_close(found[row, :frames], expected.x[row, :frames], rtol=1e-4, atol=1e-4)
