@@ -1,5 +1,6 @@
 """Bad input ends in one line instead of a traceback, under fairseq's command lines and under ours."""
 
+import multiprocessing
 import os
 import re
 import sys
@@ -64,6 +65,8 @@ def is_ours(error) -> bool:
 
 
 def _one_line(kind, error, trace) -> None:
+    if isinstance(error, ConnectionError) and multiprocessing.parent_process() is not None:
+        return  # a worker whose parent has ended: that one has said why
     refusal = next(filter(is_ours, _chain(error)), None) or _of_worker(error)
     if refusal is not None:
         print(line(refusal), file=sys.stderr)
