@@ -65,7 +65,10 @@ def is_ours(error) -> bool:
 
 
 def _one_line(kind, error, trace) -> None:
-    if isinstance(error, ConnectionError) and multiprocessing.parent_process() is not None:
+    if (
+        isinstance(error, (ConnectionResetError, BrokenPipeError))
+        and multiprocessing.parent_process() is not None
+    ):
         return  # a worker whose parent has ended: that one has said why
     refusal = next(filter(is_ours, _chain(error)), None) or _of_worker(error)
     if refusal is not None:

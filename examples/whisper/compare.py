@@ -25,9 +25,8 @@ from report import write_report
 from tqdm import tqdm
 
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
+from fairseq_prune.data.log_mel import MAX_SAMPLES
 from fairseq_prune.data.manifest import read_manifest
-
-CONTEXT = 30 * SAMPLE_RATE
 
 
 def half_of(utterances, half):
@@ -53,7 +52,7 @@ def main(args):
     torch.set_num_threads(args.threads)
     root = Path(args.audio_root or Path(args.manifest).parent)
     utterances = half_of(read_manifest(args.manifest), args.half)
-    whole = [utterance for utterance in utterances if utterance.n_frames <= CONTEXT]
+    whole = [utterance for utterance in utterances if utterance.n_frames <= MAX_SAMPLES]
     if len(whole) < len(utterances):
         print(
             f"left out: {len(utterances) - len(whole)} utterances longer than Whisper's 30 s", file=sys.stderr

@@ -1,7 +1,6 @@
 """Tables of what compare.py found: error rates with bootstrap intervals over utterances, and ratios of time."""
 
 import json
-import platform
 
 import matplotlib
 import numpy as np
@@ -11,22 +10,10 @@ import sacrebleu
 from fairseq_prune.evaluation.bootstrap import interval, rate_interval, resample
 from fairseq_prune.evaluation.error_rates import word_error_rate
 from fairseq_prune.evaluation.normalizers import normalizer_of, text_normalizer
+from fairseq_prune.modules import kernels
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-
-
-def processor() -> str:
-    """The name of the processor and its widest vector instructions."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            fields = dict(line.split(":", 1) for line in file if ":" in line)
-    except OSError:
-        return platform.processor()
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    flags = fields.get("flags", "").split()
-    widest = next((flag for flag in ("avx512f", "avx2", "avx") if flag in flags), "no AVX")
-    return f"{fields.get('model name', platform.processor())} ({widest})"
 
 
 def table(rows: pd.DataFrame, names: list[str], normalize) -> pd.DataFrame:
@@ -131,6 +118,7 @@ def write_report(out, names, language, task) -> None:
         frame = table(rows, names, text_normalizer(normalizer_of(language)))
         draw(frame, out / "report.png")
     heard = rows[rows.engine == names[0]]
-    text = f"{len(heard)} utterances, {heard.audio_seconds.sum() / 3600:.3f} h; {processor()}\n\n{markdown(frame)}\n"
+    machine = f"{kernels.processor()} ({kernels.instructions()})"
+    text = f"{len(heard)} utterances, {heard.audio_seconds.sum() / 3600:.3f} h; {machine}\n\n{markdown(frame)}\n"
     (out / "report.md").write_text(text, encoding="utf-8")
     print(text)

@@ -212,7 +212,7 @@ def hubert_stages(hubert: TokenPrunedHubert) -> list[Stage]:
 def _baseline(spec: Spec) -> Entry:
     ours, drops = _base(), spec.keep is not None or spec.keeps is not None
     if drops and spec.name not in ADAPTED:
-        raise ValueError(f"{spec}: {spec.name} drops no frames; plain_pruning and {' and '.join(ADAPTED)} do")
+        raise ValueError(f"{spec}: {spec.name} drops no frames; plain_pruning, {' and '.join(ADAPTED)} do")
     if spec.name == "fairseq":
         module = HubertModel(ours.cfg, SimpleNamespace(sample_rate=16000), [None])
         module.load_state_dict(ours.state_dict(), strict=False)

@@ -36,8 +36,25 @@ class Setting:
         return (0.1 * torch.randn(self.batch, samples, generator=generator)).to(device)
 
 
+class Medians:
+    """Of what has the ``seconds`` of rounds, and in ``speedups`` the first entry's over its own, round by round."""
+
+    seconds: list[float]
+    speedups: list[float]
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+        return float(np.median(self.seconds))
+
+    @property
+    def speedup(self) -> float:
+        """Median over rounds."""
+        return float(np.median(self.speedups))
+
+
 @dataclass
-class Measurement:
+class Measurement(Medians):
     """An entry under a setting.
 
     seconds: of each round. macs: of the batch, by stage. stage_seconds: by stage, medians; measured apart, and
@@ -56,16 +73,6 @@ class Measurement:
     speedups: list[float] = field(default_factory=list)
     ideal: float = 1.0
     memory: Optional[float] = None
-
-    @property
-    def median(self) -> float:
-        """Seconds."""
-        return float(np.median(self.seconds))
-
-    @property
-    def speedup(self) -> float:
-        """Median over rounds."""
-        return float(np.median(self.speedups))
 
     @property
     def reached(self) -> float:

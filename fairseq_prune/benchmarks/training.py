@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 import torch
 
-from fairseq_prune.benchmarks.measure import resident
+from fairseq_prune.benchmarks.measure import Medians, resident
 from fairseq_prune.benchmarks.report import table
 from fairseq_prune.benchmarks.specs import Spec
 from fairseq_prune.benchmarks.stages import clock
@@ -18,7 +18,7 @@ from fairseq_prune.benchmarks.training_kinds import Batch, build_steps
 
 
 @dataclass
-class Measured:
+class Measured(Medians):
     """seconds: of the updates. speedups: the first one's seconds over this one's, round by round. memory: MiB."""
 
     name: str
@@ -28,16 +28,6 @@ class Measured:
     speedups: list[float] = field(default_factory=list)
     ideal: Optional[float] = None
     memory: Optional[float] = None
-
-    @property
-    def median(self) -> float:
-        """Seconds of an update."""
-        return float(np.median(self.seconds))
-
-    @property
-    def speedup(self) -> float:
-        """Median over rounds."""
-        return float(np.median(self.speedups))
 
 
 def measure_steps(

@@ -20,6 +20,7 @@ from omegaconf import II, OmegaConf
 from fairseq_prune.checkpoints.loading import load_fairseq_state
 from fairseq_prune.data.audio import SAMPLE_RATE
 from fairseq_prune.data.augmentation import Augmentation
+from fairseq_prune.data.log_mel import MAX_SAMPLES
 from fairseq_prune.data.manifest import check_audio, read_manifest
 from fairseq_prune.data.slu_dataset import SpokenLanguageDataset
 from fairseq_prune.evaluation.slu_scores import CORPORA, Counts, read_gold, total
@@ -31,7 +32,6 @@ from fairseq_prune.text.fairseq_bpe import FairseqBPE
 
 logger = logging.getLogger(__name__)
 
-CONTEXT_SAMPLES = 30 * SAMPLE_RATE  # the longest clip that Whisper has positions for
 PARTS = tuple(vars(Counts()))
 TRANSCRIBE = "transcribe"  # the task of a model that says none
 
@@ -129,7 +129,7 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
         self._awaited = RowDictionary([START, PAD, END, UNKNOWN], START, PAD, END, UNKNOWN)
         self.augmentation = Augmentation(
             seed=cfg.seed,
-            max_samples=CONTEXT_SAMPLES,
+            max_samples=MAX_SAMPLES,
             max_tokens=cfg.max_target_tokens - 1,  # without eos
             speed_factors=tuple(cfg.speed_factors),
             noise_rate=cfg.noise_rate,
@@ -246,7 +246,7 @@ class SpokenLanguageUnderstandingTask(SampleBatchesTask):
         path = Path(self.cfg.data) / f"{split}.tsv"
         utterances = read_manifest(path)
         check_audio(utterances, self.cfg.data)
-        too_long = [row for row in utterances if row.n_frames > CONTEXT_SAMPLES]
+        too_long = [row for row in utterances if row.n_frames > MAX_SAMPLES]
         if too_long:
             raise ValueError(
                 f"{path}: utterance {too_long[0].id!r} has {too_long[0].n_frames / SAMPLE_RATE:.1f} s, the model's "

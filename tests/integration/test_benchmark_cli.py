@@ -53,7 +53,7 @@ def test_a_benchmark_compares_checkpoints_and_settings(forks, trained, tmp_path)
         (["none.pt"], "none.pt"),
         (
             ["fairseq,keep=0.5"],
-            "fairseq drops no frames; plain_pruning and transformers_sdpa",
+            "fairseq drops no frames; plain_pruning, transformers_sdpa and transformers_eager do",
         ),
         (["fairseq,dtype=int8"], "takes no quantised projections"),
         (["hubert_base,dtype=float16"], "dtype float16 does not run on cpu"),
