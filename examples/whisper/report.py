@@ -119,6 +119,8 @@ def write_report(out, names, language, task) -> None:
         draw(frame, out / "report.png")
     heard = rows[rows.engine == names[0]]
     machine = f"{kernels.processor()} ({kernels.instructions()})"
-    text = f"{len(heard)} utterances, {heard.audio_seconds.sum() / 3600:.3f} h; {machine}\n\n{markdown(frame)}\n"
+    text = (
+        f"{len(heard)} utterances, {heard.audio_seconds.sum() / 3600:.3f} h; {machine}\n\n{markdown(frame)}\n"
+    )
     (out / "report.md").write_text(text, encoding="utf-8")
     print(text)
