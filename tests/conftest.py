@@ -5,10 +5,15 @@ import os
 import pytest
 import torch
 from fork_server import FORKS
+from hypothesis import settings
 from mustc_corpus import run_prep_mustc, write_corpus
 
 # what a test finds must not depend on a measurement of its machine; programs that tests run inherit it
 os.environ["FAIRSEQ_PRUNE_KERNELS"] = "onednn"
+
+# the same examples at every run, so that a run judges a change alone; HYPOTHESIS_PROFILE=default draws new ones
+settings.register_profile("same", derandomize=True, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")

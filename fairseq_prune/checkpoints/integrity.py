@@ -35,6 +35,8 @@ def _first_damaged(path: str, *version: int) -> Optional[str]:
         if not any(record.CRC for record in records):  # torch.serialization.set_crc32_options(False)
             return None
         for record in records:
+            if record.header_offset < 0:  # a damaged directory; zipfile would ask the system for that place
+                return record.filename
             try:
                 with archive.open(record) as content:
                     while content.read(CHUNK):

@@ -166,6 +166,7 @@ def test_a_truncated_file_gives_one_line_with_its_path(tmp_path, zipped, share, 
 @settings(max_examples=60, deadline=None)
 @given(position=st.floats(0, 0.999), byte=st.integers(0, 255), zipped=st.booleans())
 @example(position=0.1171875, byte=71, zipped=False)  # a length of exabytes
+@example(position=0.9609375, byte=71, zipped=True)  # a record that begins before the file
 def test_a_damaged_file_is_read_or_refused_with_its_path(tmp_path_factory, position, byte, zipped):
     path = save({"a": argparse.Namespace(b=[1, "c"])}, tmp_path_factory.mktemp("damaged") / "a.pt", zipped)
     content = bytearray(path.read_bytes())
