@@ -1,11 +1,17 @@
 """What the documents show can be pasted: Python compiles, programs and files exist, options are known."""
 
 import ast
+import os
 import re
 import shlex
 from pathlib import Path
 
+import hydra
 import pytest
+from fairseq import options
+from fairseq.dataclass.initialize import add_defaults, hydra_init
+
+import fairseq_prune.registration  # noqa: F401 (registers what commands name)
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [
@@ -14,6 +20,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
+PATH = re.compile(r"(common\.user_dir|task\.data|checkpoint\.save_dir|\w+\.\w+_path)=")
 PROGRAM = re.compile(r"(?:scripts|data_prep|examples)/[\w/]+\.(?:py|sh)")
 
 
@@ -87,3 +94,51 @@ def test_commands_name_programs_and_options_that_exist(page):
                 f"{program} {name}" for name in options if not re.search(rf'"{name}"|\b{name[2:]}\b', source)
             ]
     assert wrong == []
+
+
+def of_program(page, *programs):
+    """The arguments of each command of these programs."""
+    for words in commands(page):
+        for program in programs:
+            if program in words:
+                yield words[words.index(program) + 1 :]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_commands_are_complete(page):
+    assert [words for words in commands(page) if "..." in words] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_fairseq_parses_its_commands(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parsers = {
+        "fairseq-train": options.get_training_parser,
+        "fairseq-generate": options.get_generation_parser,
+    }
+    for program, parser in parsers.items():
+        for words in of_program(page, program):
+            place = words.index("--user-dir")  # which fairseq imports once a process
+            assert Path(words[place + 1]).is_dir()
+            options.parse_args_and_arch(parser(), words[:place] + words[place + 2 :])
+
+
+@pytest.mark.skipif(not hasattr(hydra, "compose"), reason="hydra 1.0 composes in an experimental module")
+@pytest.mark.parametrize("page", PAGES, ids=names)
+def test_hydra_composes_its_commands(page):
+    hydra_init()
+    for words in of_program(page, "fairseq-hydra-train"):
+        words = [word.replace("$PWD", str(ROOT)) for word in words]
+        given = {
+            words[place]: words[place + 1] for place in range(len(words)) if words[place].startswith("--")
+        }
+        keys = [word for word in words if "=" in word]
+        # hydra works in a folder of its own
+        paths = [
+            key
+            for key in keys
+            if re.match(r"(common\.user_dir|task\.data|checkpoint\.save_dir|\w+\.\w+_path)=", key)
+        ]
+        assert [key for key in paths if not os.path.isabs(key.partition("=")[2])] == []
+        with hydra.initialize_config_dir(str(ROOT / given["--config-dir"]), version_base="1.1"):
+            add_defaults(hydra.compose(given["--config-name"], keys))
