@@ -7,7 +7,7 @@ from fairseq.criterions import FairseqCriterion, register_criterion
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.logging import metrics
 
-from fairseq_prune.pruning.distillation import COSINES, DistillationLoss
+from fairseq_prune.pruning.distillation import COSINES, RELATIONS, DistillationLoss
 from fairseq_prune.pruning.lagrangian import lagrangian, warmed_up_target
 
 
@@ -18,6 +18,20 @@ class DistillPruneConfig(FairseqDataclass):
     mse_weight: float = field(default=0.0, metadata={"help": "weight of the mean squared difference"})
     cosine_form: ChoiceEnum(COSINES) = field(
         default="raw", metadata={"help": "raw: 1 - cos; log_sigmoid: -log sigmoid(cos), as in DistilHuBERT"}
+    )
+    relation_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "weight of the difference in how frames relate to each other, which needs no maps (STaR, arXiv"
+            " 2312.09040)"
+        },
+    )
+    relation_of: ChoiceEnum(RELATIONS) = field(
+        default="both",
+        metadata={
+            "help": "relations of the frames in a layer of --distill-layers (layers), of those in a layer to those in"
+            " the next of the list (between), or both"
+        },
     )
     target_sparsity: float = field(
         default=0.75, metadata={"help": "share of the student to prune away; without gates of no effect"}
@@ -45,18 +59,23 @@ class DistillPruneCriterion(FairseqCriterion):
         target_sparsity,
         sparsity_of,
         sparsity_warmup_updates,
+        relation_weight=0.0,
+        relation_of="both",
     ):
         super().__init__(task)
-        weights = (l1_weight, cosine_weight, mse_weight)
+        weights = (l1_weight, cosine_weight, mse_weight, relation_weight)
         if min(weights) < 0 or max(weights) == 0:
             raise ValueError(
-                f"--l1-weight, --cosine-weight, --mse-weight: found {weights}, expected none below 0 and one above"
+                f"--l1-weight, --cosine-weight, --mse-weight, --relation-weight: found {weights}, expected none below 0"
+                " and one above"
             )
         if not 0 < target_sparsity < 1:
             raise ValueError(
                 f"--target-sparsity: found {target_sparsity}, expected a share to prune away between 0 and 1"
             )
-        self.distance = DistillationLoss(l1_weight, cosine_weight, mse_weight, str(cosine_form))
+        self.distance = DistillationLoss(
+            l1_weight, cosine_weight, mse_weight, str(cosine_form), relation_weight, str(relation_of)
+        )
         self.target_sparsity = target_sparsity
         self.sparsity_of = str(sparsity_of)
         self.warmup_updates = sparsity_warmup_updates
@@ -64,7 +83,9 @@ class DistillPruneCriterion(FairseqCriterion):
     def forward(self, model, sample, reduce=True):
         """The loss of a batch, its frames, by whose number it is to be divided, and what is logged."""
         out = model(**sample["net_input"])
-        loss, parts, frames = self.distance(out["student"], out["teacher"], out["padding_mask"])
+        loss, parts, frames = self.distance(
+            out["student"], out["teacher"], out["padding_mask"], out["unmapped"]
+        )
         # tensors, so that the host does not wait for the device; all to be divided by the number of frames
         log = {"distance": loss, **parts}
         if "multipliers" in out:

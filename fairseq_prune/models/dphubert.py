@@ -236,8 +236,9 @@ class DPHubert(BaseFairseqModel):
         """Hidden states of both models for waveforms (batch, samples) with ``lengths`` valid samples.
 
         Returns:
-            "student", mapped, and "teacher": (batch, frames, teacher's dim) for each layer to learn; "padding_mask":
-            (batch, frames) or None; and of a student with gates "parameters" and "macs" that pruning is expected
+            "student", mapped, and "teacher": (batch, frames, teacher's dim) for each layer to learn; "unmapped": the
+            student's states of the same layers, (batch, frames, student's dim); "padding_mask": (batch, frames) or
+            None; and of a student with gates "parameters" and "macs" that pruning is expected
             to leave, as shares of the dense student (0-dim), and "multipliers" (2,).
 
         Raises:
@@ -250,6 +251,10 @@ class DPHubert(BaseFairseqModel):
         targets = [states[layer] for layer in self.maps.layers]
         states, padding_mask = self.student.layer_outputs(source, lengths, self.before_positions)
         out = {"student": self.maps(states), "teacher": targets, "padding_mask": padding_mask}
+        # the heads have one layer of the student for all
+        out["unmapped"] = (
+            [states[layer] for layer in self.maps.layers] if isinstance(self.maps, LayerMaps) else None
+        )
         if self.multipliers is not None:
             student = self.student
             out["parameters"] = student.expected_parameters() / student.dense_parameters()

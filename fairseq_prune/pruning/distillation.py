@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 COSINES = ("raw", "log_sigmoid")
+RELATIONS = ("layers", "between", "both")
 
 
 def parse_layers(text: str) -> list[list[int]]:
@@ -73,30 +74,82 @@ class PredictionHeads(nn.Module):
 MAPS = {"layers": LayerMaps, "heads": PredictionHeads}
 
 
+def relation_distances(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], padding_mask: Optional[Tensor], of: str = "both"
+) -> Tensor:
+    """How differently two models relate the frames of an utterance to each other (STaR, arXiv 2312.09040).
+
+    The relation of two frames is their inner product over the width of the model, so that both may have any width.
+
+    Args:
+        student, teacher: (batch, frames, dim) for each layer.
+        padding_mask: (batch, frames), True on padding, or None.
+        of: "layers": two frames in a layer; "between": one in a layer, the other in the next of those given; "both":
+            the sum.
+
+    Returns:
+        (batch, frames): the mean squared difference of a frame's relations to all frames of its utterance, mean over
+        layers; of no meaning on padding.
+
+    Raises:
+        ValueError: there is no next layer.
+    """
+    layers, kinds = range(len(student)), []
+    if of != "between":
+        kinds.append(list(zip(layers, layers)))
+    if of != "layers":
+        kinds.append(list(zip(layers, layers[1:])))
+    if not all(kinds):
+        raise ValueError("relations between layers: found 1 layer to learn, expected 2 or more")
+    total = 0
+    for pairs in kinds:
+        for first, second in pairs:
+            difference = _relations(student, first, second) - _relations(teacher, first, second)
+            total = total + difference.square() / len(pairs)
+    if padding_mask is None:
+        return total.mean(-1)
+    counts = (~padding_mask).sum(-1, keepdim=True).clamp(min=1)
+    return total.masked_fill(padding_mask[:, None], 0).sum(-1) / counts
+
+
+def _relations(states: Sequence[Tensor], first: int, second: int) -> Tensor:
+    """(batch, frames, frames), in float32."""
+    one, other = states[first].float(), states[second].float()
+    return one @ other.transpose(1, 2) / one.size(-1)
+
+
 @dataclass
 class DistillationLoss:
     """Distances between hidden states, averaged over features and layers and summed over frames that are not padding.
 
     l1, cosine, mse: weights of the mean absolute difference, of the cosine distance and of the mean squared
         difference of a frame. cosine_form: the distance is 1 - cos ("raw") or -log sigmoid(cos) ("log_sigmoid").
+    relation, relation_of: weight and kind of `relation_distances`.
     """
 
     l1: float = 1.0
     cosine: float = 1.0
     mse: float = 0.0
     cosine_form: str = "raw"
+    relation: float = 0.0
+    relation_of: str = "both"
 
     def __call__(
-        self, student: Sequence[Tensor], teacher: Sequence[Tensor], padding_mask: Optional[Tensor]
+        self,
+        student: Sequence[Tensor],
+        teacher: Sequence[Tensor],
+        padding_mask: Optional[Tensor],
+        unmapped: Optional[Sequence[Tensor]] = None,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Compare layer by layer, in float32.
 
         Args:
             student, teacher: (batch, frames, dim) for each layer.
             padding_mask: (batch, frames), True on padding, or None.
+            unmapped: the student's states as they are, which have relations; default: ``student``.
 
         Returns:
-            the weighted sum; its parts "l1", "cosine" and "mse" without weights (0-dim, those that have a
+            the weighted sum; its parts "l1", "cosine", "mse" and "relation" without weights (0-dim, those that have a
             weight); and the number of frames, 0-dim and on the device whether there is padding or not: workers that
             have padding and workers that have none must be able to add up theirs.
         """
@@ -111,10 +164,19 @@ class DistillationLoss:
                 cosine = F.cosine_similarity(mine, other, dim=-1)
                 raw = self.cosine_form == "raw"
                 parts["cosine"] = parts["cosine"] + (1 - cosine if raw else -F.logsigmoid(cosine))
+        parts = {name: part / len(student) for name, part in parts.items()}
+        if self.relation:
+            parts["relation"] = relation_distances(
+                unmapped or student, teacher, padding_mask, self.relation_of
+            )
         frames = torch.full((), student[0].shape[0] * student[0].shape[1], device=student[0].device)
         if padding_mask is not None:
             parts = {name: part.masked_fill(padding_mask, 0) for name, part in parts.items()}
             frames = (~padding_mask).sum()
-        parts = {name: part.sum() / len(student) for name, part in parts.items()}
+        parts = {name: part.sum() for name, part in parts.items()}
         total = sum(getattr(self, name) * part for name, part in parts.items())
+        if set(parts) == {
+            "relation"
+        }:  # the maps take part at no cost: fairseq's default backend stops at unused ones
+            total = total + 0 * sum(state.sum() for state in student)
         return total, parts, frames

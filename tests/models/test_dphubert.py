@@ -154,6 +154,20 @@ def test_distilhubert_like_heads(teacher):
     assert torch.isfinite(criterion(cosine_form="log_sigmoid")(model, sample())[0])
 
 
+@pytest.mark.parametrize("by", ["layers", "heads"])
+def test_relations_alone_train_the_student_and_leave_no_parameter_without_gradient(teacher, by):
+    model, _ = build(teacher, distill_by=by)
+    relations = criterion(l1_weight=0.0, cosine_weight=0.0, relation_weight=1.0)
+    loss, _, log = relations(model, sample())
+    loss.backward()
+    assert log["relation"] > 0 and "l1" not in log
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert all(model.get_parameter(name).grad is not None for name in trained)
+    assert any(
+        p.grad.abs().max() > 0 for p in model.student.encoder.layers[0].parameters() if p.requires_grad
+    )
+
+
 def test_the_checkpoint_s_configuration_builds_the_model_without_its_teacher(teacher):
     model, cfg = build(teacher)
     assert (cfg.teacher_path, cfg.student_path) == (None, None)

@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairseq_prune.pruning.distillation import DistillationLoss, LayerMaps, PredictionHeads, parse_layers
+from fairseq_prune.pruning.distillation import (
+    DistillationLoss,
+    LayerMaps,
+    PredictionHeads,
+    parse_layers,
+    relation_distances,
+)
 
 GROUPS = [[0], [1, 2]]
 
@@ -92,3 +98,37 @@ def test_half_precision_is_compared_in_float32():
     mine, other = ([300 * x.half() for x in states(8, seed=seed)] for seed in (0, 1))
     total, _, _ = DistillationLoss(mse=1.0)(mine, other, None)  # squares beyond 65,504
     assert total.dtype == torch.float32 and torch.isfinite(total)
+
+
+def test_relations_are_inner_products_of_frames_in_a_layer_and_between_two():
+    mine, other = torch.stack(states(8)), torch.stack(states(11, seed=1))  # (layers, batch, frames, dim)
+
+    def relations(x, y):
+        return torch.einsum("lbtd,lbfd->lbtf", x, y) / x.size(-1)
+
+    within = F.mse_loss(relations(mine, mine), relations(other, other))
+    between = F.mse_loss(relations(mine[:-1], mine[1:]), relations(other[:-1], other[1:]))
+    for of, expected in (("layers", within), ("between", between), ("both", within + between)):
+        torch.testing.assert_close(relation_distances(list(mine), list(other), None, of).mean(), expected)
+
+
+def test_a_rotation_changes_no_relation():
+    rotation = torch.linalg.qr(torch.randn(8, 8))[0]
+    mine = states(8)
+    assert relation_distances([x @ rotation for x in mine], mine, None).abs().max() < 1e-10
+
+
+def test_relations_to_padding_do_not_count():
+    mine, other = states(8), states(8, seed=1)
+    padding = torch.zeros(2, 5, dtype=torch.bool)
+    padding[1, 3:] = True
+    loss = DistillationLoss(0.0, 0.0, relation=1.0)
+    total = loss(mine, other, padding)[0]
+    alone = loss([x[:1] for x in mine], [y[:1] for y in other], None)[0]
+    alone = alone + loss([x[1:, :3] for x in mine], [y[1:, :3] for y in other], None)[0]
+    torch.testing.assert_close(total, alone)
+
+
+def test_one_layer_has_no_relations_between_layers():
+    with pytest.raises(ValueError, match="found 1 layer to learn"):
+        relation_distances(states(8)[:1], states(8)[:1], None, "both")
