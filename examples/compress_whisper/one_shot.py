@@ -12,12 +12,11 @@ scripts/prune_weights.py with the same options. tables.py makes tables and pictu
 
 import json
 import tempfile
-import time
-from collections import Counter
 from pathlib import Path
 
 import torch
-from ways import STAGES, Plans, error_rate
+from score import TRANSCRIBING, append, errors, finished, recordings
+from ways import STAGES, Plans
 
 from fairseq_prune.benchmarks.weight_calibration import (
     ON_SPEECH,
@@ -36,26 +35,10 @@ from fairseq_prune.command_line import PlainParser, finish
 from fairseq_prune.cuts.narrower_layers import with_narrower_layers
 from fairseq_prune.cuts.sparser_weights import component_weights
 from fairseq_prune.data.log_mel import HOP
-from fairseq_prune.data.manifest import read_manifest
-from fairseq_prune.evaluation.error_rates import word_error_rate
-from fairseq_prune.evaluation.normalizers import text_normalizer
 from fairseq_prune.inference.whisper.loading import WhisperPipeline
-from fairseq_prune.inference.whisper.recordings import FileRecording
 from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 from fairseq_prune.pruning.components import component_masks
 from fairseq_prune.pruning.magnitude import magnitude_masks, sparsity_of
-
-# greedy, without timestamps and fallbacks; no reference has as many tokens. Of the silence after a clip, one frame in 8
-# is heard: that costs no error that shows (examples/whisper), and saves half of the time
-TRANSCRIBING = dict(
-    overrides={"silence_stride": 8},
-    temperatures=(0.0,),
-    timestamps=False,
-    compression_ratio_threshold=float("inf"),
-    logprob_threshold=float("-inf"),
-    batch_size=16,
-    max_tokens=150,
-)
 
 
 class Grid:
@@ -65,18 +48,11 @@ class Grid:
         self.args = args
         self.transcriber = WhisperTranscriber(args.checkpoint, device=args.device, **TRANSCRIBING)
         self.model = self.transcriber.listener.model
-        self.normalize = text_normalizer("english")
         self.found = {}
 
     def recordings(self, split):
-        """Utterances of a split, and their audio."""
-        rows, heard = [], Counter()
-        for row in read_manifest(self.args.data / f"{split}.tsv"):
-            heard[row.speaker] += 1
-            if split == "train" or heard[row.speaker] <= self.args.most_of_a_speaker:
-                rows.append(row)
-        root = self.args.data
-        return rows, [FileRecording(root / row.audio, row.offset, row.n_frames) for row in rows]
+        """Utterances of a split, and their audio; all of those to train on."""
+        return recordings(self.args.data, split, None if split == "train" else self.args.most_of_a_speaker)
 
     def scores_of(self, name, seed):
         """As scripts/prune_weights.py has them."""
@@ -133,39 +109,19 @@ class Grid:
                 path = Path(folder) / "cut.pt"
                 gone = self.cut(found, path)
                 transcriber = WhisperTranscriber(path, device=self.args.device, **TRANSCRIBING)
-            return {**found, "pruned": gone, "of_all_components": gone, **self.errors(found, transcriber)}
+            return {
+                **found,
+                "pruned": gone,
+                "of_all_components": gone,
+                **errors(transcriber, *self.recordings(found["split"])),
+            }
         masks = self.masks(found)
         everything = sum(weight.numel() for weight in prunable(self.model).values())
         zeros = sum(int((~mask).sum()) for mask in masks.values())
         with masked(self.model, masks):
-            errors = self.errors(found, self.transcriber)
+            counted = errors(self.transcriber, *self.recordings(found["split"]))
         pruned = sparsity_of(masks) if masks else 0.0
-        return {**found, "pruned": pruned, "of_all_components": zeros / everything, **errors}
-
-    def errors(self, found, transcriber):
-        """Of each utterance, and the processor time of all."""
-        rows, recordings = self.recordings(found["split"])
-        order = sorted(range(len(rows)), key=lambda i: rows[i].n_frames)  # lengths that are alike in a batch
-        start = time.process_time()
-        transcripts = transcriber.transcribe([recordings[i] for i in order])
-        seconds = time.process_time() - start
-        texts = {i: transcript.text for i, transcript in zip(order, transcripts)}
-        pairs = [(self.normalize(row.src_text), self.normalize(texts[i])) for i, row in enumerate(rows)]
-        counts = [word_error_rate([gold], [text]) for gold, text in pairs]
-        return {
-            "errors": [count.errors for count in counts],
-            "words": [count.tokens for count in counts],
-            "seconds": round(seconds, 1),
-        }
-
-
-def finished(path):
-    """The lines of a file, as a stopped grid may have left it: what is not a whole line is cut off."""
-    if not path.exists():
-        return []
-    whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    path.write_bytes(b"".join(whole))
-    return [json.loads(line) for line in whole]
+        return {**found, "pruned": pruned, "of_all_components": zeros / everything, **counted}
 
 
 def main(args):
@@ -181,9 +137,7 @@ def main(args):
             if any(all(line.get(key) == value for key, value in found.items()) for line in lines):
                 continue
             lines.append(grid.line(found))
-            with args.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(lines[-1]) + "\n")
-            print(f"{found}: WER {error_rate(lines[-1]):.2f}, {lines[-1]['seconds']} s", flush=True)
+            append(args.out, lines[-1])
 
 
 if __name__ == "__main__":
