@@ -85,11 +85,10 @@ def overrides(text: str) -> dict:
     return value
 
 
-def load_translator(args: argparse.Namespace, checkpoint=None) -> Translator:
+def load_translator(args: argparse.Namespace, checkpoint=None, int8: bool = False) -> Translator:
     """The translator that the options of `Parser` ask for."""
-    return Translator(
-        checkpoint or args.checkpoint, args.model_overrides, args.beam, device=args.device, half=args.fp16
-    )
+    options = {"device": args.device, "half": args.fp16, "int8": int8}
+    return Translator(checkpoint or args.checkpoint, args.model_overrides, args.beam, **options)
 
 
 def run(main, parser: PlainParser) -> None:

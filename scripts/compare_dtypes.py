@@ -16,12 +16,11 @@ import sacrebleu
 import torch
 from tqdm import tqdm
 
-from fairseq_prune.benchmarks.entries import convert_
+from fairseq_prune.benchmarks.converting import ConvertedTranslator
 from fairseq_prune.benchmarks.report import table
 from fairseq_prune.data.audio import read_audio
 from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import check_audio, read_manifest
-from fairseq_prune.inference.translation import Translator
 
 
 @torch.inference_mode()
@@ -46,8 +45,7 @@ def main(args):
     references = [u.tgt_text for u in utterances]
     rows, exact = [], None
     for dtype in ("float32", *args.dtypes):
-        translator = Translator(args.checkpoint, beam=args.beam)
-        convert_(translator.model, dtype)
+        translator = ConvertedTranslator(args.checkpoint, dtype, beam=args.beam)
         frames = [
             frames_of(translator.hubert, waveform) for waveform in tqdm(waveforms, desc=f"{dtype}: encoding")
         ]

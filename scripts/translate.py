@@ -21,7 +21,13 @@ from fairseq_prune.checkpoints.hubert.runtime import OnnxTranslator
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.speech_pieces import speech_pieces
 
-OF_CHECKPOINTS = ("batch_size", "device", "fp16", "model_overrides")  # options that an export does not take
+OF_CHECKPOINTS = (
+    "batch_size",
+    "device",
+    "fp16",
+    "int8",
+    "model_overrides",
+)  # options that an export does not take
 UNKNOWN = 20.0  # seconds of the longest piece for a checkpoint that says nothing of its training
 
 
@@ -54,7 +60,7 @@ def load(args):
     if bool(args.checkpoint) == bool(args.onnx):
         raise ValueError("expected either --checkpoint or --onnx")
     if args.checkpoint:
-        translator = load_translator(args)
+        translator = load_translator(args, int8=args.int8)
         return translator, lambda cut: translator.translate(cut, args.batch_size, progress="translating")
     for action in args.options:
         if action.dest in OF_CHECKPOINTS and getattr(args, action.dest) != action.default:
@@ -91,6 +97,7 @@ def main(args):
 if __name__ == "__main__":
     parser = Parser(__doc__, required=False)
     parser.add_argument("--onnx", type=Path, help="instead: a folder that export.py --format onnx wrote")
+    parser.add_argument("--int8", action="store_true", help="the decoder's weights in 8 bits, for the CPU")
     parser.add_argument("audio", nargs="+", help="audio files")
     parser.add_argument(
         "--json",

@@ -41,13 +41,12 @@ def beam_search_macs(decoder: DeltaLMDecoder, memory: int, steps: int, beam: int
     """
     macs = shared = 0
     for layer in decoder.layers:
-        own, cross = layer.self_attn, layer.encoder_attn
-        weights = [own.q_proj, own.k_proj, own.v_proj, own.out_proj, cross.q_proj, cross.out_proj]
-        weights += [layer.fc1, layer.fc2, layer.fc3, layer.fc4]
-        macs += steps * sum(linear.in_features * linear.out_features for linear in weights)
-        shared += memory * sum(p.in_features * p.out_features for p in (cross.k_proj, cross.v_proj))
+        dim, inner = layer.embed_dim, layer.fc1.out_features
+        # projections of self-attention, of cross-attention's queries and output; two feed-forward blocks
+        macs += steps * (4 * dim**2 + 2 * dim**2 + 4 * dim * inner)
+        shared += memory * 2 * dim**2
         # logits and weighted sums: with all tokens so far, and with the memory
-        macs += 2 * own.embed_dim * (steps * (steps + 1) // 2 + steps * memory)
+        macs += 2 * dim * (steps * (steps + 1) // 2 + steps * memory)
     projection = decoder.output_projection
     return {
         "decoder": beam * macs + shared,

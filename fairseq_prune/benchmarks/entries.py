@@ -1,7 +1,5 @@
 """Building what a benchmark measures: our models and checkpoints, and those of others."""
 
-import logging
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +20,10 @@ from fairseq_prune.benchmarks.baselines import (
     others_hubert,
     transformers_hubert,
 )
+from fairseq_prune.benchmarks.converting import TORCH_DTYPES, ConvertedTranslator, convert_, parameters_of
 from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
 from fairseq_prune.benchmarks.engines import ENGINES, onnx_module
-from fairseq_prune.benchmarks.specs import ARCHITECTURES, DTYPES, Spec
+from fairseq_prune.benchmarks.specs import ARCHITECTURES, Spec
 from fairseq_prune.benchmarks.stages import Stage
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import (
@@ -32,20 +31,15 @@ from fairseq_prune.checkpoints.loading import (
     load_state_dict_strictly,
     model_and_task_options,
 )
-from fairseq_prune.compat import onednn_has_bfloat16
-from fairseq_prune.inference.translation import Translator
 from fairseq_prune.models.hubert_deltalm_config import HUBERT_FORMS, HubertDeltaLMConfig
 from fairseq_prune.modules import onednn
-from fairseq_prune.modules.deltalm.model import DeltaLMEncoderLayer
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 from fairseq_prune.modules.kernels import kernels_for
+from fairseq_prune.modules.packed import PackedLinear
 from fairseq_prune.pruning.schedules import layer_keep_ratios
 
-logger = logging.getLogger(__name__)
-
 ADAPTED = ("transformers_sdpa", "transformers_eager")  # which `adapters` can have drop frames
-TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -76,6 +70,8 @@ class Entry:
         for module in self.module.modules():
             if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):
                 weights[id(module)] = module.weight()
+            elif isinstance(module, PackedLinear):
+                weights[id(module)] = module.packed
         return list(weights.values())
 
 
@@ -98,59 +94,20 @@ def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
         checkpoint = load_checkpoint_file(spec.name, mmap=True) if not Path(spec.name).is_dir() else {}
         task = model_and_task_options(checkpoint, spec.name)[1] if checkpoint else {}
         translates = task.get("_name") == "speech_translation"
-    if translates:
-        entry = _translator(spec, beam)
-    elif spec.name in ("hubert_base", "plain_pruning") or spec.name not in ARCHITECTURES:
-        entry = _encoder(spec)
-    else:
-        entry = _baseline(spec)
-    entry.module.eval()
-    entry.module.requires_grad_(False).to(device)
-    entry.parameters = entry.parameters or sum(p.numel() for p in entry.module.parameters())
-    convert_(entry.module, spec.dtype)
     kernels = kernels_for(spec.kernels) if device.type == "cpu" else None
+    with onednn.using(kernels):
+        if translates:
+            entry = _translator(spec, device, beam)
+        elif spec.name in ("hubert_base", "plain_pruning") or spec.name not in ARCHITECTURES:
+            entry = _encoder(spec)
+        else:
+            entry = _baseline(spec)
+    if not translates:
+        entry.parameters = entry.parameters or parameters_of(entry.module)
+        convert_(entry.module.eval().requires_grad_(False).to(device), spec.dtype)
     entry.encode = _in(spec, kernels, entry.encode)
     entry.translate = entry.translate and _in(spec, kernels, entry.translate)
     return entry
-
-
-def convert_(module: nn.Module, dtype: str) -> None:
-    """Weights of another type; int8 are those of linear layers, for the CPU.
-
-    Raises:
-        ValueError: not one of `specs.DTYPES`.
-    """
-    if dtype not in DTYPES:
-        raise ValueError(f"found dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
-    if dtype == "bfloat16" and next(module.parameters()).device.type == "cpu" and not has_bfloat16():
-        logger.warning(
-            "bfloat16: this processor has no instructions for it, and is slower with it than in float32"
-        )
-    if dtype in TORCH_DTYPES:
-        module.to(TORCH_DTYPES[dtype])
-    elif dtype == "int8":
-        torch.ao.quantization.quantize_dynamic(module, _quantisable(module), dtype=torch.qint8, inplace=True)
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16, as far as the installed torch can tell."""
-    known = [
-        getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    ]
-    if platform.machine() in ("x86_64", "AMD64") and all(known):
-        return any(is_supported() for is_supported in known)
-    return onednn_has_bfloat16()
-
-
-def _quantisable(module: nn.Module) -> set[str]:
-    """Names of the linear layers, without those whose weights fairseq's attention reads past the layer."""
-    left_out = {
-        projection
-        for layer in module.modules()
-        if isinstance(layer, DeltaLMEncoderLayer)
-        for projection in layer.self_attn.modules()
-    }
-    return {name for name, part in module.named_modules() if type(part) is nn.Linear and part not in left_out}
 
 
 def _in(spec: Spec, kernels: Optional[onednn.Kernels], run: Callable) -> Callable:
@@ -243,13 +200,16 @@ def _engine(spec: Spec, ours: TokenPrunedHubert) -> Entry:
     return Entry(spec, module, module, _macs(ours), [], parameters=parameters)
 
 
-def _translator(spec: Spec, beam: int) -> Entry:
+def _translator(spec: Spec, device: torch.device, beam: int) -> Entry:
     if spec.name in ARCHITECTURES:
-        model, dictionary = _random_hubert_deltalm(spec)
+        model, dictionary = random_hubert_deltalm(spec)
+        parameters = parameters_of(model)
+        convert_(model.eval().requires_grad_(False).to(device), spec.dtype)
+        model.make_generation_fast_()
     else:
-        translator = Translator(spec.name, beam=beam)
+        translator = ConvertedTranslator(spec.name, spec.dtype, beam=beam, device=str(device))
         model, dictionary = translator.model, translator.task.target_dictionary
-    model.make_generation_fast_()
+        parameters = translator.parameters
     encoder, decoder = model.encoder, model.decoder
     hubert, adaptor, text_encoder = encoder.hubert, encoder.adaptor, encoder.text_encoder
     set_pruning(hubert, spec)
@@ -280,10 +240,10 @@ def _translator(spec: Spec, beam: int) -> Entry:
         Stage("decoder", decoder),
         Stage("output_projection", decoder, "output_layer"),
     ]
-    return Entry(spec, model, _encode(hubert), _macs(hubert), stages, translate, translation_macs)
+    return Entry(spec, model, _encode(hubert), _macs(hubert), stages, translate, translation_macs, parameters)
 
 
-def _random_hubert_deltalm(spec: Spec) -> tuple[nn.Module, Dictionary]:
+def random_hubert_deltalm(spec: Spec) -> tuple[nn.Module, Dictionary]:
     """HuBERT base, or the encoder that ``spec`` names, and DeltaLM base with random weights."""
     dictionary = Dictionary()
     for index in range(spec.vocabulary - len(dictionary)):

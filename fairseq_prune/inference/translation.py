@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
-from torch import Tensor
+from omegaconf import DictConfig
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fairseq_prune.data.audio import SAMPLE_RATE
 from fairseq_prune.inference.base import GenerationPipeline
+from fairseq_prune.modules.deltalm.generation import prepare_for_generation_
 from fairseq_prune.modules.hubert.convolution import samples_of_a_frame
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 
@@ -17,6 +19,9 @@ class Translator(GenerationPipeline):
     """A trained `hubert_deltalm`, ready to translate.
 
     Waveforms that are too short for a frame of the encoder (400 samples in HuBERT) hold no speech.
+
+    Args:
+        int8: the decoder's weights in 8 bits, on the CPU.
     """
 
     task_name = "speech_translation"
@@ -29,8 +34,19 @@ class Translator(GenerationPipeline):
         max_tokens: int = 200,
         device: str = "cpu",
         half: bool = False,
+        int8: bool = False,
     ):
+        self.int8 = int8
         super().__init__(checkpoint, overrides, beam, max_tokens, device, half)
+
+    def build_model(self, checkpoint: str, cfg: DictConfig, state: dict) -> nn.Module:
+        """As of `Pipeline`."""
+        if self.int8 and self.device.type != "cpu":
+            raise ValueError(f"weights of 8 bits: found device {self.device}, expected the CPU")
+        model = super().build_model(checkpoint, cfg, state).eval()
+        if self.int8:
+            prepare_for_generation_(model.decoder, int8=True)
+        return model
 
     @property
     def hubert(self) -> TokenPrunedHubert:

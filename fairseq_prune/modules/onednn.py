@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from fairseq.modules import gelu
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.utils.weight_norm import WeightNorm
 
 from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS, cpu_autocast_is_on, is_traced, onednn_has_bfloat16
 from fairseq_prune.pruning.attention import scored_attention
@@ -98,6 +97,11 @@ def _is_possible(x: Tensor) -> bool:
     )
 
 
+def packs(weight: Tensor) -> bool:
+    """Whether `by_onednn` is to be used for a weight in its own layout (`modules.packed`)."""
+    return applies_to(weight) and _kernels.products == "onednn"
+
+
 def convolves(x: Tensor) -> bool:
     """Whether `convolution` is to be used for ``x``."""
     return applies_to(x) and _kernels.convolutions == "onednn"
@@ -130,7 +134,7 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _by_onednn(x, weight, bias)
+        return by_onednn(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -139,13 +143,14 @@ class _Affine(torch.autograd.Function):
         of_x, of_weight, of_bias = ctx.needs_input_grad
         rows = gradient.reshape(-1, gradient.shape[-1])
         return (
-            _by_onednn(gradient, weight.t()) if of_x else None,
-            _by_onednn(rows.t(), x.reshape(-1, x.shape[-1]).t()) if of_weight else None,
+            by_onednn(gradient, weight.t()) if of_x else None,
+            by_onednn(rows.t(), x.reshape(-1, x.shape[-1]).t()) if of_weight else None,
             rows.sum(0) if of_bias else None,
         )
 
 
-def _by_onednn(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu: bool = False) -> Tensor:
+def by_onednn(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu: bool = False) -> Tensor:
+    """oneDNN's own `product`, whatever is chosen."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_post_operation(with_gelu))
 
 
@@ -154,7 +159,7 @@ def product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu:
     if _kernels.products == "torch":
         x = F.linear(x, weight, bias)
         return F.gelu(x) if with_gelu else x
-    return _by_onednn(x, weight, bias, with_gelu)
+    return by_onednn(x, weight, bias, with_gelu)
 
 
 def convolution(
@@ -180,16 +185,6 @@ def convolution(
 
 def _post_operation(with_gelu: bool) -> tuple[str, list, str]:
     return ("gelu", [], "none") if with_gelu else ("none", [], "")  # "none": not approximated
-
-
-def folded_weight(conv: nn.Conv1d) -> Optional[Tensor]:
-    """The weight of a convolution with or without weight norm; None if it is no plain one, or has other hooks."""
-    hooks = [*conv._forward_hooks.values(), *conv._forward_pre_hooks.values()]
-    if type(conv) is not nn.Conv1d or not all(isinstance(hook, WeightNorm) for hook in hooks):
-        return None
-    for hook in hooks:
-        return hook.compute_weight(conv)
-    return conv.weight
 
 
 def channels_last_(module: nn.Module) -> None:

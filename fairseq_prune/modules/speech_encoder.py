@@ -135,20 +135,26 @@ class SpeechEncoder(FairseqEncoder):
         return self._position_table[positions]
 
     def reorder_encoder_out(self, encoder_out: dict[str, list[Tensor]], new_order: Tensor):
-        """The rows of ``encoder_out`` in ``new_order`` (batch * beam,), as beam search wants them; without CTC's.
+        """The sentences of ``encoder_out`` in ``new_order`` (batch * beam,), as beam search wants them; without CTC's.
 
-        When it repeats each sentence for its beams, ``beam_size`` [int] is added, for `DeltaLMDecoder`.
+        Where beam search repeats each sentence for its beams, nothing is repeated: attention sees fewer sentences than
+        rows, and takes successive rows for the beams of one. ``beam_size`` [int] says how many these are.
         """
-        reordered = {
-            name: [value.index_select(1 if name == "encoder_out" else 0, new_order) for value in values]
-            for name, values in encoder_out.items()
-            if not name.startswith("ctc_") and name != "beam_size"
-        }
+        encoder_out = {name: value for name, value in encoder_out.items() if not name.startswith("ctc_")}
         sentences = encoder_out["encoder_out"][0].shape[1]
-        beam = len(new_order) // sentences
-        repeats = torch.arange(sentences, device=new_order.device).repeat_interleave(beam)
-        if beam > 1 and torch.equal(new_order, repeats):
-            reordered["beam_size"] = [beam]
-        elif "beam_size" in encoder_out:  # beams change places within their sentences, which may have ended
-            reordered["beam_size"] = encoder_out["beam_size"]
-        return reordered
+        beam = encoder_out.get("beam_size", [0])[0]
+        if not beam:
+            beam = len(new_order) // sentences
+            repeats = torch.arange(sentences, device=new_order.device).repeat_interleave(beam)
+            if beam > 1 and torch.equal(new_order, repeats):
+                return {**encoder_out, "beam_size": [beam]}
+            beam = 1
+        elif len(new_order) == sentences * beam:  # beams change places within their sentences
+            return encoder_out
+        rows = new_order if beam == 1 else new_order.view(-1, beam)[:, 0] // beam
+        reordered = {
+            name: [value.index_select(1 if name == "encoder_out" else 0, rows) for value in values]
+            for name, values in encoder_out.items()
+            if name != "beam_size"
+        }
+        return {**reordered, **({"beam_size": [beam]} if beam > 1 else {})}

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from fairseq_prune.benchmarks import entries
+from fairseq_prune.benchmarks import converting, entries
 from fairseq_prune.benchmarks.baselines import PlainTokenPruning
+from fairseq_prune.benchmarks.converting import convert_
 from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
-from fairseq_prune.benchmarks.entries import convert_, set_pruning
+from fairseq_prune.benchmarks.entries import set_pruning
 from fairseq_prune.benchmarks.specs import Spec
 from fairseq_prune.benchmarks.stages import Stage, timed_stages
 from fairseq_prune.modules import onednn
@@ -173,7 +174,7 @@ def test_an_entry_that_cannot_be_is_refused(text, message):
 
 @pytest.mark.parametrize("has", [True, False])
 def test_bfloat16_on_a_processor_without_it_is_told(has, monkeypatch, caplog):
-    monkeypatch.setattr(entries, "has_bfloat16", lambda: has)
+    monkeypatch.setattr(converting, "has_bfloat16", lambda: has)
     convert_(nn.Linear(2, 2), "bfloat16")
     assert ("bfloat16: this processor has no instructions for it" in caplog.text) is not has
     caplog.clear()
@@ -182,4 +183,4 @@ def test_bfloat16_on_a_processor_without_it_is_told(has, monkeypatch, caplog):
 
 
 def test_what_the_processor_has_can_be_asked():
-    assert entries.has_bfloat16() in (True, False)
+    assert converting.has_bfloat16() in (True, False)

@@ -5,6 +5,7 @@ import torch
 from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf, open_dict
 from small_speech_model import make_config
+from torch.ao.nn.quantized.dynamic import Linear as DynamicLinear
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.inference.translation import Translator
@@ -54,6 +55,14 @@ def translator(checkpoint):
 def waveforms():
     generator = torch.Generator().manual_seed(1)
     return [0.1 * torch.randn(n, generator=generator) for n in (16000, 8000, 20000, FIRST_FRAME, 12000)]
+
+
+def test_weights_of_8_bits_hardly_change_a_text(checkpoint, translator, waveforms):
+    small = Translator(checkpoint, beam=2, max_tokens=12, int8=True)
+    layers = [type(module) for module in small.model.decoder.modules()]
+    assert layers.count(DynamicLinear) == len(small.model.decoder.layers) * 8 + 1
+    found, expected = small.translate(waveforms), translator.translate(waveforms)
+    assert sum(a == b for a, b in zip(found, expected)) > len(waveforms) / 2
 
 
 @pytest.mark.parametrize("texts_of", ["translate", "recognize"])

@@ -64,6 +64,12 @@ def test_translate_reads_many_formats_and_does_not_depend_on_the_batch_size(tran
     assert translate(*names, "--batch-size", 1, "--max-seconds", 4)[1] == together
 
 
+def test_translate_in_8_bits(translate):
+    code, output, errors = translate("speech.wav", "--int8")
+    assert code == 0, errors
+    assert output.startswith("speech.wav\t")
+
+
 def test_translate_cuts_long_files_in_pauses_and_says_where(translate):
     code, output, errors = translate("long.wav", "speech.wav", "--json", "--max-seconds", 4)
     assert code == 0, errors

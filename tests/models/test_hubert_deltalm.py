@@ -6,7 +6,9 @@ from fairseq.modules import MultiheadAttention
 from fairseq.sequence_generator import SequenceGenerator
 from small_speech_model import SAMPLES, make_model, make_task, speech
 
-from fairseq_prune.benchmarks.entries import convert_
+from fairseq_prune.benchmarks.converting import convert_
+from fairseq_prune.modules.deltalm.generation import GenerationCrossAttention
+from fairseq_prune.modules.speech_encoder import SpeechEncoder
 
 FORMS = {
     "linear": {},
@@ -33,6 +35,15 @@ def test_memory_is_the_same_alone_and_in_a_batch(form):
     ]
 
 
+def repeat(encoder, out, order):
+    """The memory of each hypothesis by itself, as most encoders of fairseq reorder it."""
+    return {
+        name: [value.index_select(1 if name == "encoder_out" else 0, order) for value in values]
+        for name, values in out.items()
+        if not name.startswith("ctc_")
+    }
+
+
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("ctc", [False, True])
 def test_beams_share_their_sentences_keys_and_the_hypotheses_stay(beam, ctc, monkeypatch):
@@ -49,6 +60,7 @@ def test_beams_share_their_sentences_keys_and_the_hypotheses_stay(beam, ctc, mon
     shared = generator.generate([model], {"net_input": batch})
     assert keys == [4]  # projected once, for each sentence
     assert len({max(len(h["tokens"]) for h in found) for found in shared}) > 1
+    monkeypatch.setattr(SpeechEncoder, "reorder_encoder_out", repeat)
     monkeypatch.setattr(MultiheadAttention, "set_beam_size", lambda self, size: None)
     for layer in model.decoder.layers:
         layer.encoder_attn.beam_size = 1
@@ -56,6 +68,26 @@ def test_beams_share_their_sentences_keys_and_the_hypotheses_stay(beam, ctc, mon
     assert keys == [4, 4 * beam]
     for found, reference in zip(shared, expected):
         assert [h["tokens"].tolist() for h in found] == [h["tokens"].tolist() for h in reference]
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("form", ["convolution", "text layers", "post-norm"])
+def test_a_model_made_fast_finds_the_same_hypotheses(form, beam):
+    model = make_model(**FORMS[form])
+    torch.manual_seed(0)
+    for weight in model.decoder.parameters():  # so that sentences of a batch end at different steps
+        weight.data *= 3 if weight.dim() == 2 else 1
+    model.decoder.output_projection.weight.data[2] *= 2
+    generator = SequenceGenerator([model], make_task().target_dictionary, beam_size=beam, max_len_b=15)
+    batch = {"net_input": speech(12000, SAMPLES, 4000, 11000)}
+    expected = generator.generate([model], batch)
+    model.make_generation_fast_()
+    assert any(isinstance(module, GenerationCrossAttention) for module in model.decoder.modules())
+    for found, reference in zip(generator.generate([model], batch), expected):
+        assert [h["tokens"].tolist() for h in found] == [h["tokens"].tolist() for h in reference]
+        for name in ("score", "attention"):
+            for hypothesis, other in zip(found, reference):
+                torch.testing.assert_close(hypothesis[name], other[name], rtol=1e-3, atol=1e-4)
 
 
 def test_training_after_a_beam_search_is_as_before_it():

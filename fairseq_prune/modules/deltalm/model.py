@@ -13,11 +13,12 @@ import torch
 import torch.nn as nn
 from fairseq.distributed import fsdp_wrap
 from fairseq.models.transformer import Embedding, TransformerDecoderBase, TransformerEncoderBase
-from fairseq.modules import LayerNorm
+from fairseq.modules import LayerNorm, MultiheadAttention
 from fairseq.modules.checkpoint_activations import checkpoint_wrapper
 from fairseq.modules.transformer_layer import TransformerDecoderLayerBase, TransformerEncoderLayerBase
 
 from fairseq_prune.modules import onednn
+from fairseq_prune.modules.deltalm.generation import prepare_for_generation_
 from fairseq_prune.modules.deltalm.settings import transformer_config
 
 
@@ -211,6 +212,10 @@ class DeltaLMDecoder(VocabularyStamp, TransformerDecoderBase):
         embed_tokens = Embedding(len(dictionary), settings.embed_dim, dictionary.pad())
         return cls(transformer_config(settings), dictionary, embed_tokens)
 
+    def make_generation_fast_(self, **kwargs):
+        """Called by fairseq before generation, when the model is on its device and in its type."""
+        prepare_for_generation_(self)
+
     def extract_features(
         self, prev_output_tokens, encoder_out=None, incremental_state=None, *args, **options
     ):
@@ -218,7 +223,7 @@ class DeltaLMDecoder(VocabularyStamp, TransformerDecoderBase):
         sizes = (encoder_out or {}).get("beam_size") if incremental_state is not None else None
         for index in range(len(self.layers)):  # iterating would draw the layers that LayerDrop skips
             attention = self.layers[index].encoder_attn
-            if attention is not None:
+            if isinstance(attention, MultiheadAttention):
                 attention.set_beam_size(sizes[0] if sizes else 1)
         return super().extract_features(prev_output_tokens, encoder_out, incremental_state, *args, **options)
 

@@ -116,7 +116,7 @@ def positional_features(pos_conv: nn.Sequential, x: Tensor, padding_mask: Option
     x = x.transpose(1, 2)
     for module in pos_conv:
         weight = (
-            onednn.folded_weight(module) if isinstance(module, nn.Conv1d) and onednn.convolves(x) else None
+            extractor.folded_weight(module) if isinstance(module, nn.Conv1d) and onednn.convolves(x) else None
         )
         if weight is None or weight.dtype != x.dtype:
             x = module(x)

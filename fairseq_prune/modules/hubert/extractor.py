@@ -7,6 +7,7 @@ from typing import Optional
 import torch.nn.functional as F
 from fairseq.modules import Fp32GroupNorm, Fp32LayerNorm
 from torch import Tensor, nn
+from torch.nn.utils.weight_norm import WeightNorm
 
 from fairseq_prune.modules import onednn
 
@@ -24,7 +25,7 @@ def _is_plain(block: nn.Sequential, index: int) -> bool:
     norm = _norm(block)
     return (
         type(conv) is nn.Conv1d
-        and onednn.folded_weight(conv) is not None
+        and folded_weight(conv) is not None
         and conv.groups == 1
         and conv.padding == (0,)
         and conv.dilation == (1,)
@@ -113,3 +114,13 @@ def _convolve(conv_layers: nn.ModuleList, samples: Tensor, weight: Tensor, bias:
         if has_layer_norm:
             x = F.gelu(norm(x))
     return x.squeeze(0)
+
+
+def folded_weight(conv: nn.Conv1d) -> Optional[Tensor]:
+    """The weight of a convolution with or without weight norm; None if it is no plain one, or has other hooks."""
+    hooks = [*conv._forward_hooks.values(), *conv._forward_pre_hooks.values()]
+    if type(conv) is not nn.Conv1d or not all(isinstance(hook, WeightNorm) for hook in hooks):
+        return None
+    for hook in hooks:
+        return hook.compute_weight(conv)
+    return conv.weight

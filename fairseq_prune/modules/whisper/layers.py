@@ -1,28 +1,14 @@
 """Layers of Whisper (Radford et al. 2022, arXiv 2212.04356): pre-norm Transformer layers, batch first."""
 
-from typing import NamedTuple, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairseq_prune.modules import onednn
+from fairseq_prune.modules.keys_values import KeysValues
 from fairseq_prune.modules.self_attention import self_attention
-
-
-class KeysValues(NamedTuple):
-    """Each (batch, heads, positions, head dim)."""
-
-    keys: Tensor
-    values: Tensor
-
-    def append(self, other: "KeysValues") -> "KeysValues":
-        """With the positions of the other after its own."""
-        return KeysValues(*(torch.cat(pair, dim=2) for pair in zip(self, other)))
-
-    def select(self, rows: Tensor) -> "KeysValues":
-        """Those of the given rows (rows,) of the batch."""
-        return KeysValues(*(part.index_select(0, rows) for part in self))
 
 
 class WhisperAttention(nn.Module):

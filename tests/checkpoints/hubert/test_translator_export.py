@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from fairseq import checkpoint_utils
 from fairseq.modules import SinusoidalPositionalEmbedding
 from mustc_corpus import WORDS, tone
 from small_speech_model import SAMPLES, make_model, speech
@@ -21,6 +22,12 @@ from fairseq_prune.inference.translation import Translator
 ROOT = Path(__file__).parents[3]
 CHECKPOINT = str(Path(__file__).parents[1] / "of_5d3c2e6" / "translation.pt")
 OVERRIDES = {"token_keep_ratio": 0.7}
+
+
+def model_and_task(**changes):
+    """As scripts/export.py loads them: a translator's own model is made fast, and holds no plain layers any more."""
+    [model], _, task = checkpoint_utils.load_model_ensemble_and_task([CHECKPOINT], {**OVERRIDES, **changes})
+    return model.eval(), task
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +44,7 @@ def folder(tmp_path_factory):
     for library in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(library, reason="in the test extra of the current stack")
     out = tmp_path_factory.mktemp("translator") / "onnx"
-    translator = Translator(CHECKPOINT, OVERRIDES)
-    export.export_onnx(translator.model, translator.task, out, SimpleNamespace(int8=False))
+    export.export_onnx(*model_and_task(), out, SimpleNamespace(int8=False))
     return out
 
 
@@ -128,8 +134,7 @@ def test_every_form_of_the_model_has_its_logits(options):
 
 @pytest.mark.slow
 def test_8_bits_are_not_32(folder, waveforms, tmp_path):
-    translator = Translator(CHECKPOINT, OVERRIDES)
-    export.export_onnx(translator.model, translator.task, tmp_path / "int8", SimpleNamespace(int8=True))
+    export.export_onnx(*model_and_task(), tmp_path / "int8", SimpleNamespace(int8=True))
     tokens, found = np.array([[2]]), []
     for out in (tmp_path / "int8", folder):
         runner = OnnxTranslator(out)
@@ -140,6 +145,5 @@ def test_8_bits_are_not_32(folder, waveforms, tmp_path):
 
 def test_a_way_to_drop_frames_that_no_graph_holds_is_refused(tmp_path):
     pytest.importorskip("onnxscript")
-    translator = Translator(CHECKPOINT, {**OVERRIDES, "token_keep_criterion": "merge"})
     with pytest.raises(ValueError, match="--token-keep-criterion: found 'merge', the format holds received"):
-        export.export_onnx(translator.model, translator.task, tmp_path / "x", None)
+        export.export_onnx(*model_and_task(token_keep_criterion="merge"), tmp_path / "x", None)
