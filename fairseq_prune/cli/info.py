@@ -35,6 +35,10 @@ NEXT = {
         "export --checkpoint {} --format onnx --out folder",
     ),
     "dphubert": ("distil compress --checkpoint {} --out small.pt",),
+    "gated_whisper": (
+        "transcribe --checkpoint {} talk.wav",
+        "distil compress-whisper --checkpoint {} --out small.pt",
+    ),
     "encoder": ("export --checkpoint {} --format hf --out folder", "features --checkpoint {} ...", "bench"),
     "hubert": (
         "options hubert_deltalm   (--hubert-path {})",
@@ -103,7 +107,7 @@ def describe(path: Path) -> dict[str, Any]:
         "pruning": _pruning(model, checkpoint.get("model", {}), weights),
     }
     kind = next(
-        (key for key in (task_name, name, "encoder" if name in ENCODERS else name) if key in NEXT), "hubert"
+        (key for key in (name, task_name, "encoder" if name in ENCODERS else name) if key in NEXT), "hubert"
     )
     found = {key: value for key, value in found.items() if value not in (None, "", {}, False)}
     return {**found, **_next(path, kind)}
@@ -163,6 +167,8 @@ def _pruning(
     zeros = sum(int((value == 0).sum()) for value in layers) / max(1, sum(value.numel() for value in layers))
     if zeros > 0.001:
         found["zeros in layers"] = round(zeros, 4)
+    if options.get("layer_sizes"):
+        found["shapes"] = json.loads(options["layer_sizes"])
     for option in ("hubert_config", "student_config"):
         shapes = json.loads(options[option]) if options.get(option) else {}
         cut = {key: shapes[key] for key in ("heads", "units") if isinstance(shapes.get(key), list)}

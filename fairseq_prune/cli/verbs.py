@@ -60,12 +60,13 @@ VERBS = {
     "prune-vocab": Verb("cut a vocabulary to what texts need", "scripts/prune_vocab.py"),
     "prune-layers": Verb("leave out layers, heads or units", "scripts/prune_layers.py"),
     "distil": Verb(
-        "a small encoder that learns from a large one",
+        "a small model that learns from a large one",
         verbs={
             "train": Verb(
                 "train a student (DPHuBERT), of a configuration", function="fairseq_prune.cli.distil:main"
             ),
             "compress": Verb("cut what the training has gated off", "scripts/compress_hubert.py"),
+            "compress-whisper": Verb("the same of a Whisper", "scripts/compress_whisper.py"),
         },
     ),
     "average": Verb("average the weights of several checkpoints", "scripts/average_checkpoints.py"),

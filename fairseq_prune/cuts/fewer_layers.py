@@ -1,5 +1,6 @@
 """Our checkpoints with fewer layers."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,10 @@ def with_fewer_layers(
             raise ValueError(f"{path}: a model {model['_name']!r} has no {side} whose layers can go")
         weights = keep_layers(weights, stacks[side].prefix, layers)
         model[stacks[side].option] = len(layers)
+        if model.get("layer_sizes"):
+            sizes = json.loads(model["layer_sizes"])
+            own = {name: [found[i] for i in layers] for name, found in sizes.items() if name.startswith(side)}
+            model["layer_sizes"] = json.dumps({**sizes, **own})
     new["model"] = weights
     new["cfg"] = {**new["cfg"], "model": model}
     return new

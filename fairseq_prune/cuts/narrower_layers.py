@@ -34,6 +34,10 @@ def with_narrower_layers(
     if not family_of(checkpoint, path).narrower:
         name = checkpoint["cfg"]["model"]["_name"]
         raise ValueError(f"{path}: units and heads of a model {name!r}: expected a Whisper")
+    if checkpoint["cfg"]["model"].get("layer_sizes"):
+        raise ValueError(
+            f"{path}: gates have left layers of different sizes, expected layers that are all alike"
+        )
     new = without_training(checkpoint)
     model = dict(new["cfg"]["model"])
     if units is not None:

@@ -6,7 +6,7 @@ Over 300 lines: half of them are the options of the training, with their help te
 import json
 import math
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -27,7 +27,6 @@ from fairseq_prune.pruning.lagrangian import Multipliers
 
 MACS_SAMPLES = 10 * SAMPLE_RATE  # of the utterance whose MACs are counted
 CHECK_INTERVAL = 200  # updates between checks that something is left, for which the host waits for the device
-GATED = tuple(Gating.__dataclass_fields__)
 
 
 @dataclass
@@ -48,8 +47,8 @@ class DPHubertConfig(FairseqDataclass):
     teacher_dim: int = option(0, "width of the teacher; filled in and kept in our checkpoints")
     prune: str = option(
         "conv_channels,attention_heads,feed_forward_units",
-        f"what gets gates, separated by commas: {', '.join(GATED)}; each optionally with the drop probability that"
-        " its gates begin with, as in feed_forward_units=0.5; none: no gates (second stage)",
+        f"what gets gates, separated by commas: {', '.join(Gating.__dataclass_fields__)}; each optionally with the drop"
+        " probability that its gates begin with, as in feed_forward_units=0.5; none: no gates (second stage)",
     )
     distill_layers: str = option(
         "0|4,8,12",
@@ -73,28 +72,28 @@ class DPHubertConfig(FairseqDataclass):
     )
 
 
-def parse_gating(text: str) -> Optional[Gating]:
-    """The gates that ``prune`` asks for, None for no gates.
+def parse_gating(text: str, gating: type = Gating) -> Any:
+    """The gates that ``prune`` asks for, as a ``gating``; None for no gates.
 
     Raises:
         ValueError: an unknown kind, one that stands there twice, or a drop probability that is none.
     """
     if text.strip() in ("", "none"):
         return None
-    drops: dict[str, Optional[float]] = {}
+    kinds, drops = list(gating.__dataclass_fields__), {}
     for item in map(str.strip, text.split(",")):
         kind, equals, drop = item.partition("=")
-        if kind not in GATED:
-            raise ValueError(f"--prune: found {kind!r}, expected none, or some of {', '.join(GATED)}")
+        if kind not in kinds:
+            raise ValueError(f"--prune: found {kind!r}, expected none, or some of {', '.join(kinds)}")
         if kind in drops:
             raise ValueError(f"--prune: found {kind} twice in {text!r}")
         try:
-            drops[kind] = float(drop) if equals else getattr(Gating, kind)
+            drops[kind] = float(drop) if equals else getattr(gating, kind)
         except ValueError:
             drops[kind] = 0.0
         if not 0 < drops[kind] < 1:
             raise ValueError(f"--prune: found {item!r}, expected a drop probability between 0 and 1 after =")
-    return Gating(**{**dict.fromkeys(GATED), **drops})
+    return gating(**{**dict.fromkeys(kinds), **drops})
 
 
 def load_encoder(encoder: Union[TokenPrunedHubert, GatedHubert], checkpoint: HubertCheckpoint, path) -> None:

@@ -1,9 +1,10 @@
 """Whisper as a fairseq model, in the published sizes."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from fairseq.models import FairseqEncoderDecoderModel, register_model
+from torch import Tensor
 
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.checkpoints.whisper.own import read_whisper
@@ -70,6 +71,25 @@ class Whisper(MagnitudePruned, FairseqEncoderDecoderModel):
         if cfg.prune_sparsity:
             model.attach_pruner(cfg)
         return model
+
+    def forward(
+        self, src_tokens, src_lengths, prev_output_tokens, return_all_hiddens=False, **kwargs
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """As of `WhisperDecoder`; with ``return_all_hiddens``, also what the encoder returns, under "encoder"."""
+        encoded = self.encoder(src_tokens, src_lengths, return_all_hiddens=return_all_hiddens, **kwargs)
+        logits, extra = self.decoder(prev_output_tokens, encoded, **kwargs)
+        return logits, {**extra, "encoder": encoded} if return_all_hiddens else extra
+
+    def layer_sizes(self) -> dict[str, list[int]]:
+        """Heads of each attention and units of each feed-forward block, by component (`pruning.components`)."""
+        encoder, decoder = self.encoder.layers, self.decoder.layers
+        return {
+            "encoder.self_attn": [layer.self_attn.num_heads for layer in encoder],
+            "encoder.fc": [layer.units for layer in encoder],
+            "decoder.self_attn": [layer.self_attn.num_heads for layer in decoder],
+            "decoder.encoder_attn": [layer.encoder_attn.num_heads for layer in decoder],
+            "decoder.fc": [layer.units for layer in decoder],
+        }
 
 
 # Sizes are models of their own, as in models/deltalm.py. English-only and multilingual ones differ in nothing but

@@ -124,19 +124,19 @@ def whisper_encoder_macs(
     mel_frames: int,
     mel_bins: int,
     dim: int,
-    heads: int,
+    heads: Sequence[Size],
     head_dim: int,
-    units: Sequence[int],
+    units: Sequence[Size],
     frames: Sequence[int],
     scored: Sequence[bool],
-) -> dict[str, int]:
+) -> dict[str, Size]:
     """MACs of Whisper's encoder by stage, for one clip: convolutions and matrix products.
 
     Args:
         mel_frames: that the convolutions work on, silence included.
         mel_bins: of each.
-        dim, heads, head_dim: of the transformer layers.
-        units: of each layer's feed-forward block.
+        dim, head_dim: of the transformer layers.
+        heads, units: of each layer's attention and feed-forward block.
         frames: entering the first layer, and leaving each layer.
         scored: whether each layer computes the attention received.
 
@@ -150,13 +150,57 @@ def whisper_encoder_macs(
         "attention": 0,
         "feed_forward": 0,
     }
-    for before, after, inner, is_scored in zip(frames, frames[1:], units, scored):
+    for before, after, width, own, is_scored in zip(frames, frames[1:], units, heads, scored):
         for stage, count in transformer_layer_macs(
-            before, after, dim, inner, heads, is_scored, head_dim
+            before, after, dim, width, own, is_scored, head_dim
         ).items():
             macs[stage] += count
     macs["total"] = sum(macs.values())
     return macs
+
+
+def whisper_decoder_macs(
+    tokens: int,
+    memory: int,
+    dim: int,
+    head_dim: int,
+    heads: Sequence[Size],
+    cross_heads: Sequence[Size],
+    units: Sequence[Size],
+) -> dict[str, Size]:
+    """MACs of the layers of Whisper's decoder, for one text that is written token by token.
+
+    Args:
+        tokens: of the text.
+        memory: frames of the encoder's output, whose keys and values are computed once.
+        dim, head_dim: of the layers.
+        heads, cross_heads, units: of each layer's self-attention, cross-attention and feed-forward block.
+
+    Returns:
+        MACs under "attention", "cross_attention", "feed_forward" and "total".
+    """
+    seen = tokens * (tokens + 1) // 2  # of the tokens so far, by all tokens
+    macs = {
+        "attention": sum(heads) * head_dim * (4 * dim * tokens + 2 * seen),
+        "cross_attention": sum(cross_heads) * head_dim * (2 * dim * (tokens + memory) + 2 * tokens * memory),
+        "feed_forward": sum(units) * 2 * dim * tokens,
+    }
+    macs["total"] = sum(macs.values())
+    return macs
+
+
+def whisper_layer_parameters(dim: int, head_dim: int, layers: Sequence[LayerSize]) -> Size:
+    """Parameters of Whisper's layers whose number depends on the sizes that pruning changes.
+
+    A block that is gone leaves its output bias, which is therefore not counted, and takes its layer norm along.
+
+    Args:
+        dim, head_dim: of the layers.
+        layers: what they have; a cross-attention is a `LayerSize` of its own, without a feed-forward block.
+    """
+    norms = sum(layer.attends + layer.feeds for layer in layers)
+    heads, units = sum(layer.heads for layer in layers), sum(layer.units for layer in layers)
+    return heads * head_dim * (4 * dim + 2) + units * (2 * dim + 1) + norms * 2 * dim
 
 
 def hubert_prunable_parameters(

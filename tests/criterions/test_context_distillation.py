@@ -12,8 +12,8 @@ from fairseq_prune.checkpoints.whisper.own import WhisperCheckpoint
 from fairseq_prune.criterions.context_distillation import (
     ContextDistillationConfig,
     ContextDistillationCriterion,
-    greedy,
 )
+from fairseq_prune.criterions.teacher_text import greedy
 from fairseq_prune.modules.frames import TokenPruning
 from fairseq_prune.tasks.spoken_language_understanding import SpokenLanguageUnderstandingTask
 

@@ -104,6 +104,12 @@ def export_ctranslate2(model, task, out: Path, options) -> None:
 
 def _config(transformers, model, task) -> Any:
     encoder, decoder = model.encoder, model.decoder
+    for component, found in model.layer_sizes().items():
+        if len(set(found)) > 1 or 0 in found:
+            raise ValueError(
+                f"found {component} of the sizes {', '.join(map(str, found))} in its layers, expected all alike: this"
+                " format holds no other model (onnx does)"
+            )
     attention = decoder.layers[0].self_attn
     if attention.num_heads * attention.head_dim != decoder.embed_tokens.embedding_dim:
         raise ValueError(
@@ -117,8 +123,8 @@ def _config(transformers, model, task) -> Any:
         num_mel_bins=encoder.conv1.in_channels,
         encoder_layers=len(encoder.layers),
         decoder_layers=len(decoder.layers),
-        encoder_ffn_dim=encoder.layers[0].fc1.out_features,
-        decoder_ffn_dim=decoder.layers[0].fc1.out_features,
+        encoder_ffn_dim=encoder.layers[0].units,
+        decoder_ffn_dim=decoder.layers[0].units,
         encoder_attention_heads=encoder.layers[0].self_attn.num_heads,
         decoder_attention_heads=decoder.layers[0].self_attn.num_heads,
         max_source_positions=encoder.embed_positions.num_embeddings,

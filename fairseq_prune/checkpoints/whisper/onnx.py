@@ -8,12 +8,14 @@ at a time.
 import json
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fairseq_prune.checkpoints.formats import export_format
 from fairseq_prune.checkpoints.onnx_graphs import require_held, require_libraries, write_graph
@@ -27,9 +29,9 @@ from fairseq_prune.checkpoints.whisper.runtime import (
     OnnxWhisper,
 )
 from fairseq_prune.data.log_mel import mel_filters
+from fairseq_prune.modules.keys_values import KeysValues
 from fairseq_prune.modules.whisper.decoder import Cache
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
-from fairseq_prune.modules.whisper.layers import KeysValues
 from fairseq_prune.pruning.attention import attention_bias
 from fairseq_prune.pruning.criteria import Evidence
 from fairseq_prune.pruning.tokens import Lengths
@@ -86,7 +88,7 @@ class ClipEncoder(nn.Module):
             x = layer.feed_forward(x)
         x = self.encoder.layer_norm(x)
         memory = [layer.encoder_attn.keys_values(x) for layer in self.layers]
-        keys, values = (torch.stack(parts) for parts in zip(*memory))
+        keys, values = stacked(memory)
         return (keys, values) if sizes is None else (keys, values, attention_bias(None, sizes, x.dtype))
 
     def _attend_and_drop(
@@ -129,12 +131,31 @@ class TokenDecoder(nn.Module):
         values: Tensor,
         memory_bias: Optional[Tensor] = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        memory = [KeysValues(*layer) for layer in zip(memory_keys, memory_values)]
-        past = [KeysValues(*layer) for layer in zip(keys, values)]
+        layers = self.decoder.layers
+        memory = unstacked(memory_keys, memory_values, [layer.encoder_attn.num_heads for layer in layers])
+        past = unstacked(keys, values, [layer.self_attn.num_heads for layer in layers])
         states, cache = self.decoder.decode(token, Cache(memory, memory_bias, past))
         # of two dimensions, which ONNX multiplies with the embedding as it lies: a third would have it transposed
         logits = self.decoder.output_layer(self.decoder.layer_norm(states[-1])[:, 0])
-        return logits, torch.stack([p.keys for p in cache.past]), torch.stack([p.values for p in cache.past])
+        return (logits, *stacked(cache.past))
+
+
+def stacked(layers: Sequence[KeysValues]) -> tuple[Tensor, Tensor]:
+    """Keys and values (layers, batch, heads, positions, head dim); zeros fill up layers of fewer heads."""
+    most = max(1, *(layer.keys.size(1) for layer in layers))
+
+    def filled(part: Tensor) -> Tensor:
+        missing = most - part.size(1)
+        return F.pad(part, (0, 0, 0, 0, 0, missing)) if missing else part
+
+    keys, values = (torch.stack([filled(part) for part in parts]) for parts in zip(*layers))
+    return keys, values
+
+
+def unstacked(keys: Tensor, values: Tensor, heads: Sequence[int]) -> list[KeysValues]:
+    """The layers of `stacked`, of so many heads each."""
+    pairs = zip(heads, keys, values)
+    return [KeysValues(*(x if count == x.size(1) else x[:, :count] for x in pair)) for count, *pair in pairs]
 
 
 @export_format("onnx", ("whisper*",), int8=True)
@@ -184,7 +205,7 @@ def runtime_config(model, task) -> dict:
         "keeps_silence": encoder.keeps_silence,
         "max_tokens": decoder.max_positions(),
         "decoder_layers": len(decoder.layers),
-        "heads": decoder.layers[0].self_attn.num_heads,
+        "heads": max(1, *(layer.self_attn.num_heads for layer in decoder.layers)),
         "head_dim": decoder.layers[0].self_attn.head_dim,
     }
 
@@ -208,9 +229,12 @@ def _write_graphs(model, out: Path) -> None:
         plan["lengths"][stage] = torch.tensor([16 - stage, 15 - stage])
     plan = [plan[name] for name in encoder.plan_names]
     varying = tuple(varying[name] for name in encoder.plan_names)
+    width = model.decoder.embed_tokens.embedding_dim
     with torch.no_grad():
         memory = encoder(features, *plan)
-    past = [layer[..., :3, :].clone() for layer in memory[:2]]
+        past = stacked(
+            [layer.self_attn.keys_values(torch.rand(1, 3, width)) for layer in model.decoder.layers]
+        )
     given = ["memory_keys", "memory_values", "memory_bias"][: len(memory)]
     graphs = {
         ENCODER: (

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from fairseq.dataclass.configs import FairseqConfig
 from omegaconf import OmegaConf
@@ -32,7 +32,7 @@ class WhisperCheckpoint:
     """
 
     path: str
-    sizes: dict[str, int]
+    sizes: dict[str, Union[int, str]]
     state_dict: dict[str, Tensor]
     tokenizer: Optional[str] = None
     task: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +84,6 @@ def read_whisper(path) -> WhisperCheckpoint:
             f"{path}: expected a checkpoint of a model whisper (scripts/import_whisper.py), found model {name!r}"
         )
     sizes = {size: model[size] for size in SIZES}
-    if model.get("head_dim"):  # heads were cut out
-        sizes["head_dim"] = model["head_dim"]
+    # heads were cut out, or layers left uneven
+    sizes.update({size: model[size] for size in ("head_dim", "layer_sizes") if model.get(size)})
     return WhisperCheckpoint(str(path), sizes, checkpoint["model"], tokenizer, task)

@@ -11,6 +11,7 @@ from fairseq.modules import FairseqDropout
 from fairseq.modules.transformer_sentence_encoder import init_bert_params
 from torch import Tensor, nn
 
+from fairseq_prune.modules.output_bias import OutputBias
 from fairseq_prune.pruning.counting import LayerSize
 
 GATE_UNITS = 8  # of the linear map in front of the two gates of WavLM's heads, four for each
@@ -109,18 +110,6 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(dim, num_heads * head_dim)
         self.out_proj = nn.Linear(num_heads * head_dim, dim)
         self.dropout_module = FairseqDropout(dropout)
-
-
-class OutputBias(nn.Module):
-    """What is left of the last linear map of a block without heads or units."""
-
-    def __init__(self, dim: int):
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(dim))
-
-    def forward(self) -> Tensor:
-        """(dim,), the block's output for every frame."""
-        return self.bias
 
 
 class ChannelScale(nn.Module):

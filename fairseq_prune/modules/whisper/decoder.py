@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairseq_prune.modules.whisper.layers import WhisperDecoderLayer
-from fairseq_prune.modules.whisper.settings import WhisperSettings, layer_shape
+from fairseq_prune.modules.whisper.settings import WhisperSettings, layer_shapes
 from fairseq_prune.pruning.attention import attention_bias
 
 
@@ -37,7 +37,7 @@ class WhisperDecoder(FairseqIncrementalDecoder):
         for embedding in (self.embed_tokens, self.embed_positions):
             nn.init.normal_(embedding.weight, std=0.02)
         self.layers = nn.ModuleList(
-            WhisperDecoderLayer(*layer_shape(settings)) for _ in range(settings.decoder_layers)
+            WhisperDecoderLayer(**shape) for shape in layer_shapes(settings, "decoder")
         )
         self.layer_norm = nn.LayerNorm(dim)
         self.output_projection: Optional[nn.Module] = None  # of `int8_`; else the embedding is the projection

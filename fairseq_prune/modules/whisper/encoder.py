@@ -17,7 +17,7 @@ from fairseq_prune.modules.whisper.context import (
     with_silence,
 )
 from fairseq_prune.modules.whisper.layers import WhisperEncoderLayer
-from fairseq_prune.modules.whisper.settings import WhisperSettings, layer_shape
+from fairseq_prune.modules.whisper.settings import WhisperSettings, layer_shapes
 from fairseq_prune.pruning import tokens
 from fairseq_prune.pruning.counting import whisper_encoder_macs
 from fairseq_prune.pruning.tokens import Lengths
@@ -60,7 +60,7 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
         self.embed_positions = nn.Embedding(settings.max_source_positions, dim).requires_grad_(False)
         self.embed_positions.weight.data = sinusoids(settings.max_source_positions, dim)
         self.layers = nn.ModuleList(
-            WhisperEncoderLayer(*layer_shape(settings)) for _ in range(settings.encoder_layers)
+            WhisperEncoderLayer(**shape) for shape in layer_shapes(settings, "encoder")
         )
         self.layer_norm = nn.LayerNorm(dim)
 
@@ -70,6 +70,7 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
         src_lengths: Tensor,
         trace: bool = False,
         audio_context: Optional[str] = None,
+        return_all_hiddens: bool = False,
         **unused,
     ) -> dict[str, list[Any]]:
         """Encode a batch of log-mel features (`data.log_mel`), each of a clip's own length.
@@ -79,6 +80,7 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
             src_lengths: (batch,) valid mel frames.
             audio_context: what is heard of this batch, other than the model's option says.
             trace: also return "trace": [(batch, frames)] for each layer, the positions that survive it.
+            return_all_hiddens: also return "encoder_states": [(batch, frames, dim)], the output of each layer.
 
         Returns:
             "encoder_out": [(batch, frames, dim)]; "encoder_padding_mask": [(batch, frames)], True on padding, or []
@@ -96,7 +98,7 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
                 " encoder"
             )
         frames = self._embed(src_tokens, src_lengths, audio_context)
-        visited = self._encode(frames, trace)
+        states, visited = self._encode(frames, return_all_hiddens, trace)
         return {
             "encoder_out": [frames.x],
             "encoder_padding_mask": [] if frames.padding_mask is None else [frames.padding_mask],
@@ -104,6 +106,7 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
             "sizes": [] if frames.sizes is None else [frames.sizes],
             "rows": [],
             **({"trace": visited} if trace else {}),
+            **({"encoder_states": states} if return_all_hiddens else {}),
         }
 
     def embed_taken(
@@ -179,9 +182,9 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
             x = x.masked_fill(padding[:, None], 0)
         return F.gelu(self.conv2(x)).transpose(1, 2)
 
-    def _encode(self, frames: Frames, trace: bool) -> list[Tensor]:
-        """All layers; returns the positions that survive each, where asked for."""
-        visited = []
+    def _encode(self, frames: Frames, hiddens: bool, trace: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """All layers; returns the output of each, and the positions that survive it, where asked for."""
+        states, visited = [], []
         for index, layer in enumerate(self.layers):
             drops = self.prunes(index, frames)
             scored = drops and self.pruning.rule.reads_attention
@@ -189,10 +192,16 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
             if drops:
                 self.drop_frames(index, frames, received, keys, residual=frames.x)
             frames.x = layer.feed_forward(frames.x)
+            if hiddens:
+                states.append(frames.x)
             if trace:
                 visited.append(frames.positions)
         frames.x = self.layer_norm(frames.x)
-        return visited
+        return states, visited
+
+    def keep_counts(self, index: int, lengths: list[int]) -> list[int]:
+        """As of its class; a layer without attention drops none."""
+        return super().keep_counts(index, lengths) if self.layers[index].self_attn.num_heads else lengths
 
     def frame_counts(self, mel_frames: int) -> list[int]:
         """Frames of a clip of so many mel frames: entering the first layer, and leaving each layer."""
@@ -203,14 +212,14 @@ class WhisperEncoder(DropsFrames, FairseqEncoder):
     def macs(self, mel_frames: int) -> dict[str, int]:
         """MACs by stage for one clip of so many mel frames (see `counting.whisper_encoder_macs`)."""
         frames = self.frame_counts(mel_frames)
-        attention = self.layers[0].self_attn
+        attentions = [layer.self_attn for layer in self.layers]
         return whisper_encoder_macs(
             self._hearing([mel_frames]).convolved[0],
             self.conv1.in_channels,
             self.conv1.out_channels,
-            attention.num_heads,
-            attention.head_dim,
-            [layer.fc1.out_features for layer in self.layers],
+            [attention.num_heads for attention in attentions],
+            attentions[0].head_dim,
+            [layer.units for layer in self.layers],
             frames,
             [self.pruning.rule.reads_attention and b < a for a, b in zip(frames, frames[1:])],
         )

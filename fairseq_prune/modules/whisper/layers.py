@@ -8,17 +8,24 @@ from torch.nn import functional as F
 
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.keys_values import KeysValues
+from fairseq_prune.modules.output_bias import OutputBias
 from fairseq_prune.modules.self_attention import self_attention
 
 
 class WhisperAttention(nn.Module):
-    """Multi-head attention; the projection of keys has no bias, which softmax would cancel."""
+    """Multi-head attention; the projection of keys has no bias, which softmax would cancel.
+
+    Without heads, which pruning may have taken, it gives its output bias everywhere.
+    """
 
     def __init__(self, dim: int, heads: int, head_dim: int = 0, dropout: float = 0.0):
         super().__init__()
         if not head_dim and dim % heads:
             raise ValueError(f"--embed-dim must be a multiple of --attention-heads, found {dim} and {heads}")
         self.num_heads, self.head_dim, self.dropout = heads, head_dim or dim // heads, dropout
+        if not heads:
+            self.out_proj = OutputBias(dim)
+            return
         inner = self.num_heads * self.head_dim
         self.q_proj = nn.Linear(dim, inner)
         self.k_proj = nn.Linear(dim, inner, bias=False)
@@ -30,6 +37,9 @@ class WhisperAttention(nn.Module):
 
     def keys_values(self, x: Tensor) -> KeysValues:
         """Of (batch, positions, dim)."""
+        if not self.num_heads:
+            nothing = x.new_empty(len(x), 0, x.size(1), self.head_dim)
+            return KeysValues(nothing, nothing)
         return KeysValues(self._split(self.k_proj(x)), self._split(self.v_proj(x)))
 
     def forward(
@@ -46,6 +56,8 @@ class WhisperAttention(nn.Module):
         Returns:
             (rows, queries, dim).
         """
+        if not self.num_heads:
+            return self.out_proj().expand_as(x)
         rows, queries, _ = x.shape
         x = self.q_proj(x)
         x = x.reshape(len(memory.keys), -1, x.size(-1))  # the beams of a sentence side by side
@@ -55,8 +67,16 @@ class WhisperAttention(nn.Module):
         return self.out_proj(x.transpose(1, 2).reshape(rows, queries, -1))
 
 
+def norm_of(dim: int, size: int) -> Optional[nn.LayerNorm]:
+    """Before a block of so many heads or units."""
+    return nn.LayerNorm(dim) if size else None
+
+
 class WhisperLayer(nn.Module):
-    """What encoder and decoder layers share: self-attention and a feed-forward block."""
+    """What encoder and decoder layers share: self-attention and a feed-forward block.
+
+    A block without heads or units adds its output bias, and has no layer norm.
+    """
 
     def __init__(
         self,
@@ -71,10 +91,15 @@ class WhisperLayer(nn.Module):
         super().__init__()
         self.dropout, self.activation_dropout = dropout, activation_dropout
         self.self_attn = WhisperAttention(dim, heads, head_dim, attention_dropout)
-        self.self_attn_layer_norm = nn.LayerNorm(dim)
-        self.fc1 = nn.Linear(dim, ffn_dim)
-        self.fc2 = nn.Linear(ffn_dim, dim)
-        self.final_layer_norm = nn.LayerNorm(dim)
+        self.self_attn_layer_norm = norm_of(dim, heads)
+        self.fc1 = nn.Linear(dim, ffn_dim) if ffn_dim else None
+        self.fc2 = nn.Linear(ffn_dim, dim) if ffn_dim else OutputBias(dim)
+        self.final_layer_norm = norm_of(dim, ffn_dim)
+
+    @property
+    def units(self) -> int:
+        """Inner width of the feed-forward block."""
+        return self.fc1.out_features if self.fc1 is not None else 0
 
     def add(self, residual: Tensor, x: Tensor) -> Tensor:
         """The residual connection, with dropout."""
@@ -82,6 +107,8 @@ class WhisperLayer(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """(batch, positions, dim) -> the same shape."""
+        if self.fc1 is None:
+            return self.add(x, self.fc2())
         inner = onednn.linear(self.fc1, self.final_layer_norm(x), F.gelu)
         return self.add(x, onednn.linear(self.fc2, F.dropout(inner, self.activation_dropout, self.training)))
 
@@ -99,9 +126,14 @@ class WhisperEncoderLayer(WhisperLayer):
         padding_mask: Optional[Tensor] = None,
         sizes: Optional[Tensor] = None,
         scored: bool = False,
-    ) -> tuple[Tensor, Optional[Tensor], Tensor]:
-        """The layer up to its feed-forward block; arguments and what else is returned as of `self_attention`."""
+    ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:
+        """The layer up to its feed-forward block; arguments and what else is returned as of `self_attention`.
+
+        Without heads, nothing else is returned.
+        """
         attention = self.self_attn
+        if not attention.num_heads:
+            return self.add(x, attention.out_proj()), None, None
         dropout = attention.dropout if self.training else 0.0
         attended, received, keys = self_attention(
             attention, self.self_attn_layer_norm(x), padding_mask, sizes, scored, dropout=dropout
@@ -112,10 +144,11 @@ class WhisperEncoderLayer(WhisperLayer):
 class WhisperDecoderLayer(WhisperLayer):
     """Self-attention, cross-attention, feed-forward."""
 
-    def __init__(self, dim: int, ffn_dim: int, heads: int, head_dim: int = 0, *dropouts: float):
-        super().__init__(dim, ffn_dim, heads, head_dim, *dropouts)
-        self.encoder_attn = WhisperAttention(dim, heads, head_dim, self.self_attn.dropout)
-        self.encoder_attn_layer_norm = nn.LayerNorm(dim)
+    def __init__(self, dim: int, ffn_dim: int, heads: int, cross_heads: int, **others):
+        super().__init__(dim, ffn_dim, heads, **others)
+        own = self.self_attn
+        self.encoder_attn = WhisperAttention(dim, cross_heads, own.head_dim, own.dropout)
+        self.encoder_attn_layer_norm = norm_of(dim, cross_heads)
 
     def forward(
         self, x: Tensor, memory: KeysValues, mask: Optional[Tensor] = None, past: Optional[KeysValues] = None
@@ -130,7 +163,7 @@ class WhisperDecoderLayer(WhisperLayer):
         Returns:
             (rows, tokens, dim), and the keys and values of all tokens so far.
         """
-        normed = self.self_attn_layer_norm(x)
+        normed = self.self_attn_layer_norm(x) if self.self_attn_layer_norm is not None else x
         own = self.self_attn.keys_values(normed)
         tokens, before = x.size(1), 0 if past is None else past.keys.size(2)
         if past is not None:
@@ -139,5 +172,6 @@ class WhisperDecoderLayer(WhisperLayer):
         if before and tokens > 1:  # where torch's causal mask would begin at the first key
             continued = x.new_ones(tokens, before + tokens, dtype=torch.bool).tril(before)
         x = self.add(x, self.self_attn(normed, own, continued, causal=not before and tokens > 1))
-        x = self.add(x, self.encoder_attn(self.encoder_attn_layer_norm(x), memory, mask))
+        normed = self.encoder_attn_layer_norm(x) if self.encoder_attn_layer_norm is not None else x
+        x = self.add(x, self.encoder_attn(normed, memory, mask))
         return self.feed_forward(x), own

@@ -3,9 +3,13 @@
 Nothing is derived from the size of the vocabulary: what a token means, the tokenizer says.
 """
 
+import json
 from dataclasses import dataclass, field
+from typing import Optional
 
 from fairseq.dataclass import FairseqDataclass
+
+from fairseq_prune.pruning.components import COMPONENTS
 
 
 @dataclass
@@ -17,6 +21,13 @@ class WhisperSettings(FairseqDataclass):
     attention_heads: int = field(default=6, metadata={"help": "attention heads of a layer"})
     head_dim: int = field(
         default=0, metadata={"help": "dimensions of a head; 0: width / heads, as long as no head was cut out"}
+    )
+    layer_sizes: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "heads of each attention and units of each feed-forward block, where gates left them uneven: JSON, "
+            'lists by component such as {"encoder.self_attn": [6, 4], ...}; scripts/compress_whisper.py fills it in'
+        },
     )
     encoder_layers: int = field(default=4, metadata={"help": "encoder layers"})
     decoder_layers: int = field(default=4, metadata={"help": "decoder layers"})
@@ -52,14 +63,55 @@ class WhisperSettings(FairseqDataclass):
     activation_dropout: float = field(default=0.0, metadata={"help": "dropout in the feed-forward blocks"})
 
 
-def layer_shape(settings: WhisperSettings) -> tuple:
-    """Arguments of an encoder or decoder layer."""
-    return (
-        settings.embed_dim,
-        settings.ffn_embed_dim,
-        settings.attention_heads,
-        settings.head_dim,
-        settings.dropout,
-        settings.attention_dropout,
-        settings.activation_dropout,
-    )
+def sizes_by_component(settings) -> dict[str, list[int]]:
+    """Heads of each attention and units of each feed-forward block, by component (`pruning.components`).
+
+    Args:
+        settings: `WhisperSettings`, or anything with its attributes.
+
+    Raises:
+        ValueError: ``layer_sizes`` are none of such a model.
+    """
+    layers = {"encoder": settings.encoder_layers, "decoder": settings.decoder_layers}
+    dense = {
+        component: [settings.ffn_embed_dim if component.endswith("fc") else settings.attention_heads]
+        * layers[component.partition(".")[0]]
+        for component in COMPONENTS
+    }
+    if not settings.layer_sizes:
+        return dense
+    try:
+        found = json.loads(settings.layer_sizes)
+    except ValueError:
+        found = None
+    expected = ", ".join(f"{component} ({len(sizes)} layers)" for component, sizes in dense.items())
+    if not isinstance(found, dict) or set(found) != set(dense):
+        raise ValueError(f"--layer-sizes: found {settings.layer_sizes!r}, expected lists of {expected}")
+    for component, sizes in found.items():
+        right = isinstance(sizes, list) and all(type(size) is int and size >= 0 for size in sizes)
+        if not right or len(sizes) != len(dense[component]):
+            raise ValueError(f"--layer-sizes: found {sizes!r} for {component}, expected lists of {expected}")
+    if not settings.head_dim:
+        raise ValueError("--layer-sizes: found no --head-dim, which heads of different number need")
+    return {component: found[component] for component in dense}
+
+
+def layer_shapes(settings: WhisperSettings, side: str) -> list[dict]:
+    """Arguments of each layer of the encoder or decoder."""
+    sizes = sizes_by_component(settings)
+    shapes = [
+        dict(
+            dim=settings.embed_dim,
+            ffn_dim=units,
+            heads=heads,
+            head_dim=settings.head_dim,
+            dropout=settings.dropout,
+            attention_dropout=settings.attention_dropout,
+            activation_dropout=settings.activation_dropout,
+        )
+        for heads, units in zip(sizes[f"{side}.self_attn"], sizes[f"{side}.fc"])
+    ]
+    if side == "decoder":
+        for shape, heads in zip(shapes, sizes["decoder.encoder_attn"]):
+            shape["cross_heads"] = heads
+    return shapes
