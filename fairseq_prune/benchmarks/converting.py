@@ -12,6 +12,7 @@ from fairseq_prune.compat import onednn_has_bfloat16
 from fairseq_prune.inference.translation import Translator
 from fairseq_prune.modules.deltalm.generation import prepare_for_generation_
 from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoderLayer
+from fairseq_prune.modules.packed import PackedLinear
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,19 @@ TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 def parameters_of(module: nn.Module) -> int:
     """How many there are; those that layers share count once."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def layer_bytes(module: nn.Module) -> int:
+    """Bytes of the weight of a linear layer, in whatever form; 0 of another module."""
+    if isinstance(module, PackedLinear):
+        weight = module.packed
+    elif isinstance(module, torch.ao.nn.quantized.dynamic.Linear):
+        weight = module.weight()
+    elif type(module) is nn.Linear:
+        weight = module.weight
+    else:
+        return 0
+    return weight.numel() * weight.element_size()
 
 
 class ConvertedTranslator(Translator):

@@ -20,7 +20,13 @@ from fairseq_prune.benchmarks.baselines import (
     others_hubert,
     transformers_hubert,
 )
-from fairseq_prune.benchmarks.converting import TORCH_DTYPES, ConvertedTranslator, convert_, parameters_of
+from fairseq_prune.benchmarks.converting import (
+    TORCH_DTYPES,
+    ConvertedTranslator,
+    convert_,
+    layer_bytes,
+    parameters_of,
+)
 from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
 from fairseq_prune.benchmarks.engines import ENGINES, onnx_module
 from fairseq_prune.benchmarks.specs import ARCHITECTURES, Spec
@@ -36,7 +42,6 @@ from fairseq_prune.modules import onednn
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 from fairseq_prune.modules.kernels import kernels_for
-from fairseq_prune.modules.packed import PackedLinear
 from fairseq_prune.pruning.schedules import layer_keep_ratios
 
 ADAPTED = ("transformers_sdpa", "transformers_eager")  # which `adapters` can have drop frames
@@ -62,17 +67,10 @@ class Entry:
 
     def megabytes(self) -> float:
         """Size of the weights in memory, in 10^6 bytes."""
-        in_torch = sum(tensor.numel() * tensor.element_size() for tensor in self._weights())
-        return (in_torch + getattr(self.module, "bytes", 0)) / 1e6
-
-    def _weights(self) -> list[Tensor]:
-        weights = {parameter.data_ptr(): parameter for parameter in self.module.parameters()}
-        for module in self.module.modules():
-            if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):
-                weights[id(module)] = module.weight()
-            elif isinstance(module, PackedLinear):
-                weights[id(module)] = module.packed
-        return list(weights.values())
+        own = {parameter.data_ptr(): parameter for parameter in self.module.parameters()}
+        in_torch = sum(tensor.numel() * tensor.element_size() for tensor in own.values())
+        others = (module for module in self.module.modules() if type(module) is not nn.Linear)
+        return (in_torch + sum(map(layer_bytes, others)) + getattr(self.module, "bytes", 0)) / 1e6
 
 
 def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
@@ -243,13 +241,13 @@ def _translator(spec: Spec, device: torch.device, beam: int) -> Entry:
     return Entry(spec, model, _encode(hubert), _macs(hubert), stages, translate, translation_macs, parameters)
 
 
-def random_hubert_deltalm(spec: Spec) -> tuple[nn.Module, Dictionary]:
-    """HuBERT base, or the encoder that ``spec`` names, and DeltaLM base with random weights."""
+def random_hubert_deltalm(spec: Spec, **sizes) -> tuple[nn.Module, Dictionary]:
+    """HuBERT base, or the encoder that ``spec`` names, and DeltaLM base with random weights; or of other sizes."""
     dictionary = Dictionary()
     for index in range(spec.vocabulary - len(dictionary)):
         dictionary.add_symbol(f"piece{index}")
     task = SimpleNamespace(target_dictionary=dictionary, transcript_dictionary=None, ctc_dictionary=None)
-    options = HubertDeltaLMConfig(hubert_path=spec.hubert)
+    options = HubertDeltaLMConfig(hubert_path=spec.hubert, **sizes)
     cfg = OmegaConf.create({"model": OmegaConf.structured(options)}).model
     cfg._name = "hubert_deltalm_base"
     return models.build_model(cfg, task), dictionary

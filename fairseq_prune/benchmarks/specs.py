@@ -70,7 +70,11 @@ class Spec:
         if "start" in values and spec.keep is None:
             raise ValueError(f"{text}: found start without keep, whose first layer it is")
         for key in ("vocabulary", "hubert"):
-            if key in values and name != "hubert_deltalm":
+            if (
+                key in values
+                and name != "hubert_deltalm"
+                and (key != "vocabulary" or not name.endswith("_mbart"))
+            ):
                 raise ValueError(f"{text}: found {key}, which is an option of hubert_deltalm alone")
         if spec.vocabulary < 5:
             raise ValueError(

@@ -12,7 +12,7 @@ from fairseq_prune.inference.whisper.long_form import batched, sequential
 from fairseq_prune.inference.whisper.options import TranscriptionOptions
 from fairseq_prune.inference.whisper.recordings import as_recording
 from fairseq_prune.inference.whisper.windows import Listener
-from fairseq_prune.modules.whisper.int8 import int8_
+from fairseq_prune.modules.whisper.packing import prepare_for_generation_
 from fairseq_prune.text.subtitles import Transcript
 
 
@@ -50,8 +50,7 @@ class WhisperTranscriber:
         self.options = TranscriptionOptions(**options)
         pipeline = WhisperPipeline(source, overrides, device, half, tokenizer)
         pipeline.require(self.options.language, self.options.task)
-        if int8:
-            int8_(pipeline.model.decoder)
+        prepare_for_generation_(pipeline.model.decoder, int8)
         self.multilingual = pipeline.multilingual
         self.listener = Listener(pipeline, self.options)
 

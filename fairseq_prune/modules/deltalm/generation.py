@@ -121,7 +121,8 @@ class GenerationCrossAttention(GenerationAttention):
         """
         kept = None if incremental_state is None else incremental_state.get(self)
         if kept is None:
-            states = KeysValues(*map(self._split, self.kv_proj(memory).chunk(2, dim=-1)))
+            # every step reads them, and faster side by side in memory
+            states = KeysValues(*(self._split(x).contiguous() for x in self.kv_proj(memory).chunk(2, dim=-1)))
             kept = Memory(states, x.size(1) // memory.size(1))
             if incremental_state is not None:
                 incremental_state[self] = kept

@@ -7,7 +7,9 @@ from fairseq.models import FairseqIncrementalDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fairseq_prune.modules.keys_values import KeysValues
 from fairseq_prune.modules.whisper.layers import WhisperDecoderLayer
+from fairseq_prune.modules.whisper.packing import prepare_for_generation_
 from fairseq_prune.modules.whisper.settings import WhisperSettings, layer_shapes
 from fairseq_prune.pruning.attention import attention_bias
 
@@ -40,7 +42,11 @@ class WhisperDecoder(FairseqIncrementalDecoder):
             WhisperDecoderLayer(**shape) for shape in layer_shapes(settings, "decoder")
         )
         self.layer_norm = nn.LayerNorm(dim)
-        self.output_projection: Optional[nn.Module] = None  # of `int8_`; else the embedding is the projection
+        self.output_projection: Optional[nn.Module] = None  # of `packing`; else the embedding is
+
+    def make_generation_fast_(self, **unused) -> None:
+        """Called by fairseq before generation, when the model is on its device and in its type."""
+        prepare_for_generation_(self)
 
     def forward(
         self,
@@ -107,7 +113,9 @@ class WhisperDecoder(FairseqIncrementalDecoder):
             if not torch.equal(rows, grouped):
                 x = x.index_select(0, rows)
                 mask = mask if mask is None else mask.index_select(0, rows)
-        memory = [layer.encoder_attn.keys_values(x) for layer in self.layers]
+        # every step reads them, and faster side by side in memory
+        states = (layer.encoder_attn.keys_values(x) for layer in self.layers)
+        memory = [KeysValues(*(part.contiguous() for part in both)) for both in states]
         return Cache(memory, mask, [None] * len(self.layers))
 
     def reorder_incremental_state_scripting(

@@ -1,9 +1,11 @@
-"""A decoder with weights of 8 bits, against the one in float32."""
+"""A decoder made ready for generation, against the one of plain layers."""
 
 import torch
 from small_whisper import clips, huggingface_whisper, our_names, small_whisper
 
-from fairseq_prune.modules.whisper.int8 import int8_
+from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS
+from fairseq_prune.modules.packed import PackedLinear
+from fairseq_prune.modules.whisper.packing import prepare_for_generation_
 
 TOKENS = torch.tensor([[5, 9, 7, 3]])
 
@@ -13,18 +15,27 @@ def outputs(model):
         return model.decoder(TOKENS, model.encoder(*clips(60)))[0]
 
 
-def test_logits_are_near_those_of_float32():
+def test_packed_logits_are_those_of_plain_layers():
     weights = our_names(huggingface_whisper())
     expected = outputs(small_whisper(weights))
     model = small_whisper(weights)
-    int8_(model.decoder)
+    model.make_generation_fast_()
+    assert isinstance(model.decoder.layers[0].fc1, PackedLinear) is HAS_ONEDNN_PRODUCTS
+    torch.testing.assert_close(outputs(model), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_of_8_bits_are_near_those_of_float32():
+    weights = our_names(huggingface_whisper())
+    expected = outputs(small_whisper(weights))
+    model = small_whisper(weights)
+    prepare_for_generation_(model.decoder, int8=True)
     found = outputs(model)
     assert 0 < (found - expected).norm() < 0.05 * expected.norm()
 
 
 def test_a_step_with_a_cache_is_as_the_whole_text():
     model = small_whisper(our_names(huggingface_whisper()))
-    int8_(model.decoder)
+    prepare_for_generation_(model.decoder, int8=True)
     whole = outputs(model)
     state = {}
     with torch.inference_mode():
@@ -37,7 +48,7 @@ def test_a_step_with_a_cache_is_as_the_whole_text():
 def test_embedding_and_encoder_stay_as_they_are():
     weights = our_names(huggingface_whisper())
     model = small_whisper(weights)
-    int8_(model.decoder)
+    prepare_for_generation_(model.decoder, int8=True)
     assert torch.equal(model.decoder.embed_tokens.weight, weights["decoder.embed_tokens.weight"])
     assert isinstance(model.encoder.layers[0].fc1, torch.nn.Linear)
     assert type(model.decoder.layers[0].encoder_attn.k_proj) is torch.nn.Linear
