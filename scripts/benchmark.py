@@ -17,6 +17,16 @@ own HuBERT), dphubert, plain_dphubert (as published), ctc, parp. A step is a for
 
     python scripts/benchmark.py st_fairseq st st,keep=0.8 plain_dphubert dphubert --train --seconds 5 --batch-sizes 2
 
+With --generate entries are decoders that write 20 tokens of encoded sentences: hubert_deltalm, whisper_tiny,
+whisper_base, transformers_mbart, ctranslate2_mbart (of DeltaLM's size), each step by stage.
+
+    python scripts/benchmark.py hubert_deltalm,vocabulary=12000 transformers_mbart,vocabulary=12000 --generate
+
+With --report all tables of docs/speed.md are written to one file: on one thread, with the machine's instructions and
+with AVX2 alone. It takes about ten minutes.
+
+    python scripts/benchmark.py --report speed.md
+
 In every round all entries take turns, so that ratios hold on a machine that does other things. The audio is noise.
 """
 
@@ -28,9 +38,11 @@ import torch
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.entries import build_entry
+from fairseq_prune.benchmarks.generation import Task, copy_bandwidth, generation_table, measure_generation
 from fairseq_prune.benchmarks.measure import Setting, measure, peak_memory
 from fairseq_prune.benchmarks.report import write_report
-from fairseq_prune.benchmarks.specs import Spec
+from fairseq_prune.benchmarks.specs import TINY, Spec
+from fairseq_prune.benchmarks.speed_report import SECTIONS, TINY_SECTIONS, report
 from fairseq_prune.benchmarks.training import measure_steps, training_memory, training_table
 from fairseq_prune.benchmarks.training_kinds import Batch
 from fairseq_prune.inference.base import usable_device
@@ -80,7 +92,8 @@ def add_options(add, report):
 def measure_all(specs, args, device, **more):
     """Measurements of the entries, a list for each setting; with their memory if that is asked for."""
     settings = settings_of(args)
-    entries = [build_entry(spec, device, args.beam) for spec in specs]
+    sizes = TINY if getattr(args, "tiny", False) else None
+    entries = [build_entry(spec, device, args.beam, sizes) for spec in specs]
     turns = measure(entries, settings, device, args.rounds, args.beam, processor=args.processor_time, **more)
     measured = list(tqdm(turns, desc="timing", total=len(settings), unit="setting"))
     del entries
@@ -92,6 +105,33 @@ def measure_all(specs, args, device, **more):
     return measured
 
 
+def generate(specs, args):
+    """Measure steps of generation, write benchmark_generation.md and print it."""
+    kind = "processor time" if args.processor_time else "wall-clock"
+    tasks = [
+        Task(
+            seconds,
+            batch,
+            beam,
+            max(1, round(args.tokens_per_second * seconds)) if args.tokens_per_second else 20,
+        )
+        for seconds in args.seconds
+        for batch in args.batch_sizes
+        for beam in args.beams
+    ]
+    bandwidth = copy_bandwidth(args.processor_time)
+    groups = measure_generation(specs, tasks, args.rounds, args.processor_time, TINY if args.tiny else None)
+    about = f"{machine(torch.device('cpu'))}; a copy reads and writes {bandwidth / 1e9:.1f} GB/s; {args.rounds} rounds,"
+    publish(f"{about} {kind}.\n\n{generation_table(groups, bandwidth)}", args.out, "benchmark_generation")
+
+
+def publish(text, out, name):
+    """Write a report and print it."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.md").write_text(text, encoding="utf-8")
+    print(f"{text}\nWritten: {out}/{name}.md")
+
+
 def train(specs, args, device):
     """Measure steps of training, write benchmark_training.md and print it."""
     kind = "processor time" if args.processor_time else "wall-clock"
@@ -99,25 +139,34 @@ def train(specs, args, device):
     for setting in settings_of(args):
         tokens = max(1, round((args.tokens_per_second or 5) * setting.seconds))
         batch = Batch(setting.seconds, setting.batch, tokens)
-        groups = list(measure_steps(specs, batch, device, args.rounds, args.processor_time))
+        sizes = TINY if args.tiny else None
+        groups = list(measure_steps(specs, batch, device, args.rounds, args.processor_time, sizes))
         if args.memory:
             for m in (m for group in groups for m in group):
                 spec = next(spec for spec in specs if str(spec) == m.name)
                 m.memory = training_memory(spec, batch, args.device, args.threads)
         parts.append(f"{batch.batch} utterances of {batch.seconds:g} s, {tokens} tokens each\n")
         parts.append(training_table(groups))
-    text = "\n".join(parts)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "benchmark_training.md").write_text(text, encoding="utf-8")
-    print(f"{text}\nWritten: {args.out}/benchmark_training.md")
+    publish("\n".join(parts), args.out, "benchmark_training")
 
 
 def main(args):
+    if bool(args.entries) == bool(args.report):
+        raise ValueError("expected either entries or --report")
+    if args.report:
+        report(Path(__file__), args.report, TINY_SECTIONS if args.quick else SECTIONS)
+        print(f"Written: {args.report}")
+        return
     torch.set_num_threads(args.threads)
     device = usable_device(args.device)
     specs = [Spec.parse(text) for text in args.entries]
     if args.train:
         train(specs, args, device)
+        return
+    if args.generate:
+        if device.type != "cpu":
+            raise ValueError(f"--generate: found --device {args.device}, expected cpu")
+        generate(specs, args)
         return
     measured = measure_all(specs, args, device, stage_rounds=args.stage_rounds)
     kind = "processor time" if args.processor_time else "wall-clock"
@@ -132,7 +181,7 @@ def main(args):
 if __name__ == "__main__":
     parser = PlainParser(__doc__)
     add = parser.add_argument
-    add("entries", nargs="+", metavar="ENTRY", help="checkpoint or architecture, with options: see above")
+    add("entries", nargs="*", metavar="ENTRY", help="checkpoint or architecture, with options: see above")
     add(
         "--seconds",
         type=positive(float),
@@ -154,6 +203,11 @@ if __name__ == "__main__":
         help="of audio: translate by beam search into so many tokens (default: encoders alone)",
     )
     add("--train", action="store_true", help="measure steps of training")
+    add("--generate", action="store_true", help="measure steps of generation")
+    add("--beams", type=positive(int), nargs="+", default=[1, 5], help="of --generate (default: 1 5)")
+    add("--report", type=Path, help="write all tables of docs/speed.md to this file")
+    add("--quick", action="store_true", help="a few tables of tiny models for --report, to try it")
+    add("--tiny", action="store_true", help="tiny models instead of the published sizes, to try a command")
     add("--rounds", type=positive(int), default=5, help="timed rounds (default: 5)")
     add("--stage-rounds", type=positive(int), default=3, help="rounds in which stages are timed (default: 3)")
     add_options(add, "benchmark")

@@ -29,7 +29,7 @@ from fairseq_prune.benchmarks.converting import (
 )
 from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
 from fairseq_prune.benchmarks.engines import ENGINES, onnx_module
-from fairseq_prune.benchmarks.specs import ARCHITECTURES, Spec
+from fairseq_prune.benchmarks.specs import ARCHITECTURES, Spec, hubert_sizes
 from fairseq_prune.benchmarks.stages import Stage
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
 from fairseq_prune.checkpoints.loading import (
@@ -73,8 +73,13 @@ class Entry:
         return (in_torch + sum(map(layer_bytes, others)) + getattr(self.module, "bytes", 0)) / 1e6
 
 
-def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
+def build_entry(
+    spec: Spec, device: torch.device, beam: int = 5, sizes: Optional[dict[str, Any]] = None
+) -> Entry:
     """Build or load the model of ``spec``, in evaluation mode on the device.
+
+    Args:
+        sizes: options of hubert_deltalm, for smaller models of hubert_base, hubert_deltalm, fairseq and plain_pruning.
 
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, or one that cannot be read; a dtype that the device or
@@ -95,14 +100,15 @@ def build_entry(spec: Spec, device: torch.device, beam: int = 5) -> Entry:
     kernels = kernels_for(spec.kernels) if device.type == "cpu" else None
     with onednn.using(kernels):
         if translates:
-            entry = _translator(spec, device, beam)
+            entry = _translator(spec, device, beam, sizes)
         elif spec.name in ("hubert_base", "plain_pruning") or spec.name not in ARCHITECTURES:
-            entry = _encoder(spec)
+            entry = _encoder(spec, sizes)
         else:
-            entry = _baseline(spec)
+            entry = _baseline(spec, sizes)
     if not translates:
         entry.parameters = entry.parameters or parameters_of(entry.module)
-        convert_(entry.module.eval().requires_grad_(False).to(device), spec.dtype)
+        entry.module.eval()  # returns nothing once an encoder is made fast
+        convert_(entry.module.requires_grad_(False).to(device), spec.dtype)
     entry.encode = _in(spec, kernels, entry.encode)
     entry.translate = entry.translate and _in(spec, kernels, entry.translate)
     return entry
@@ -130,13 +136,13 @@ def set_pruning(hubert: TokenPrunedHubert, spec: Spec) -> None:
     hubert.pruning = replace(hubert.pruning, keep_ratios=ratios, warmup_updates=0)
 
 
-def _base(kind: type[TokenPrunedHubert] = TokenPrunedHubert) -> TokenPrunedHubert:
-    return build_encoder({**HUBERT_FORMS["base"]}, kind=kind)
+def _base(sizes, kind: type[TokenPrunedHubert] = TokenPrunedHubert) -> TokenPrunedHubert:
+    return build_encoder({**HUBERT_FORMS["base"], **hubert_sizes(sizes)}, kind=kind)
 
 
-def _encoder(spec: Spec) -> Entry:
+def _encoder(spec: Spec, sizes) -> Entry:
     if spec.name in ARCHITECTURES:
-        hubert = _base(PlainTokenPruning if spec.name == "plain_pruning" else TokenPrunedHubert)
+        hubert = _base(sizes, PlainTokenPruning if spec.name == "plain_pruning" else TokenPrunedHubert)
     else:
         checkpoint = read_hubert(spec.name)
         hubert = build_encoder(checkpoint.architecture)
@@ -164,8 +170,8 @@ def hubert_stages(hubert: TokenPrunedHubert) -> list[Stage]:
     ]
 
 
-def _baseline(spec: Spec) -> Entry:
-    ours, drops = _base(), spec.keep is not None or spec.keeps is not None
+def _baseline(spec: Spec, sizes) -> Entry:
+    ours, drops = _base(sizes), spec.keep is not None or spec.keeps is not None
     if drops and spec.name not in ADAPTED:
         raise ValueError(f"{spec}: {spec.name} drops no frames; plain_pruning, {' and '.join(ADAPTED)} do")
     if spec.name == "fairseq":
@@ -198,9 +204,9 @@ def _engine(spec: Spec, ours: TokenPrunedHubert) -> Entry:
     return Entry(spec, module, module, _macs(ours), [], parameters=parameters)
 
 
-def _translator(spec: Spec, device: torch.device, beam: int) -> Entry:
+def _translator(spec: Spec, device: torch.device, beam: int, sizes) -> Entry:
     if spec.name in ARCHITECTURES:
-        model, dictionary = random_hubert_deltalm(spec)
+        model, dictionary = random_hubert_deltalm(spec, **(sizes or {}))
         parameters = parameters_of(model)
         convert_(model.eval().requires_grad_(False).to(device), spec.dtype)
         model.make_generation_fast_()

@@ -176,16 +176,21 @@ def _dictionary(size: int) -> Dictionary:
 # -- others
 
 
-def _mbart(spec: Spec, sizes: Optional[dict[str, Any]]) -> Generator:
+def mbart_model(vocabulary: int, sizes: Optional[dict[str, Any]] = None) -> nn.Module:
+    """transformers' model, whose decoder has the weights of DeltaLM's; its encoder is one thin layer.
+
+    Raises:
+        ValueError: the library is not installed.
+    """
     try:
         import transformers
     except ImportError:
-        raise ValueError(f"{spec}: needs pip install fairseq_prune[bench]") from None
-    settings = DeltaLMSettings(
-        **{k.replace("deltalm_", ""): v for k, v in (sizes or {}).items() if "deltalm_" in k}
-    )
+        raise ValueError("generation beside transformers: needs pip install fairseq_prune[bench]") from None
+    prefix = "deltalm_"
+    own = {name[len(prefix) :]: value for name, value in (sizes or {}).items() if name.startswith(prefix)}
+    settings = DeltaLMSettings(**own)
     config = transformers.MBartConfig(
-        vocab_size=spec.vocabulary,
+        vocab_size=vocabulary,
         d_model=settings.embed_dim,
         decoder_layers=settings.decoder_layers,
         decoder_ffn_dim=2 * settings.ffn_embed_dim,  # the weights of both blocks of DeltaLM
@@ -196,13 +201,17 @@ def _mbart(spec: Spec, sizes: Optional[dict[str, Any]]) -> Generator:
         max_position_embeddings=settings.max_target_positions,
         forced_eos_token_id=None,
     )
-    model = transformers.MBartForConditionalGeneration(config).eval().requires_grad_(False)
+    return transformers.MBartForConditionalGeneration(config).eval().requires_grad_(False)
+
+
+def _mbart(spec: Spec, sizes: Optional[dict[str, Any]]) -> Generator:
+    model = mbart_model(spec.vocabulary, sizes)
     if spec.name == "ctranslate2_mbart":
         return _ctranslate2(spec, model)
     from transformers.modeling_outputs import BaseModelOutput
 
     def encode(sentences: int, seconds: float):
-        return BaseModelOutput(_noise(sentences, round(seconds * FRAMES_A_SECOND), settings.embed_dim))
+        return BaseModelOutput(_noise(sentences, round(seconds * FRAMES_A_SECOND), model.config.d_model))
 
     def write(encoded, tokens: int, beam: int):
         lengths = {"min_new_tokens": tokens + 1, "max_new_tokens": tokens + 1}

@@ -1,7 +1,7 @@
 """What a row of a benchmark is: a name and options, as written on the command line."""
 
 from dataclasses import dataclass, fields
-from typing import Optional
+from typing import Any, Optional
 
 from fairseq_prune.modules.kernels import SETTINGS as KERNELS
 
@@ -19,6 +19,36 @@ ARCHITECTURES = (
     "onnx_transformers",
     "transformers_compiled",
 )
+# options of hubert_deltalm for models that are built in a moment: to try a program, not to measure
+TINY = {
+    "hubert_layers": 2,
+    "hubert_embed_dim": 32,
+    "hubert_ffn_embed_dim": 48,
+    "hubert_attention_heads": 4,
+    "hubert_conv_layers": "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2",
+    "hubert_conv_pos": 8,
+    "hubert_conv_pos_groups": 4,
+    "deltalm_embed_dim": 32,
+    "deltalm_ffn_embed_dim": 48,
+    "deltalm_attention_heads": 4,
+    "deltalm_decoder_layers": 1,
+    "adaptor_channels": 32,
+}
+# {option of hubert_deltalm: the same of fairseq's HuBERT}
+OPTIONS = {
+    "hubert_layers": "encoder_layers",
+    "hubert_embed_dim": "encoder_embed_dim",
+    "hubert_ffn_embed_dim": "encoder_ffn_embed_dim",
+    "hubert_attention_heads": "encoder_attention_heads",
+    "hubert_conv_layers": "conv_feature_layers",
+    "hubert_conv_pos": "conv_pos",
+    "hubert_conv_pos_groups": "conv_pos_groups",
+}
+
+
+def hubert_sizes(sizes: Optional[dict[str, Any]]) -> dict[str, Any]:
+    """Of options of hubert_deltalm those of HuBERT, under fairseq's names."""
+    return {OPTIONS[name]: value for name, value in (sizes or {}).items() if name in OPTIONS}
 
 
 @dataclass(frozen=True)

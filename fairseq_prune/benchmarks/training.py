@@ -5,7 +5,7 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -31,10 +31,15 @@ class Measured(Medians):
 
 
 def measure_steps(
-    specs: Sequence[Spec], batch: Batch, device: torch.device, rounds: int, processor: bool = False
+    specs: Sequence[Spec],
+    batch: Batch,
+    device: torch.device,
+    rounds: int,
+    processor: bool = False,
+    sizes: Optional[dict[str, Any]] = None,
 ) -> Iterator[list[Measured]]:
-    """Time the steps of each group in turns, after a round that is not counted."""
-    for steps in build_steps(specs, batch, device):
+    """Time the steps of each group in turns, after a round that is not counted; sizes as of `build_steps`."""
+    for steps in build_steps(specs, batch, device, sizes):
         seconds = np.zeros((rounds + 1, len(steps)))
         for turn in range(rounds + 1):
             for i, step in enumerate(steps):

@@ -19,7 +19,7 @@ from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs
 from fairseq_prune.benchmarks.device_checks import build_translator, task_of
 from fairseq_prune.benchmarks.entries import set_pruning
 from fairseq_prune.benchmarks.plain_dphubert import PlainDPHubert
-from fairseq_prune.benchmarks.specs import Spec
+from fairseq_prune.benchmarks.specs import Spec, hubert_sizes
 from fairseq_prune.constants import SAMPLE_RATE
 from fairseq_prune.criterions.distill_prune import DistillPruneCriterion
 from fairseq_prune.criterions.speech_translation import SpeechTranslationCriterion
@@ -45,16 +45,6 @@ TRAININGS = {
 }
 VOCABULARY = 12_000  # target pieces, as a cut vocabulary has
 LETTERS = 32
-# {option of hubert_deltalm: the same of fairseq's HuBERT}
-OPTIONS = {
-    "hubert_layers": "encoder_layers",
-    "hubert_embed_dim": "encoder_embed_dim",
-    "hubert_ffn_embed_dim": "encoder_ffn_embed_dim",
-    "hubert_attention_heads": "encoder_attention_heads",
-    "hubert_conv_layers": "conv_feature_layers",
-    "hubert_conv_pos": "conv_pos",
-    "hubert_conv_pos_groups": "conv_pos_groups",
-}
 
 
 @dataclass(frozen=True)
@@ -208,8 +198,7 @@ def _distillation(specs, batch: Batch, device, sizes) -> list[Step]:
 
 
 def _base(sizes, **more) -> TokenPrunedHubert:
-    own = {OPTIONS[name]: value for name, value in (sizes or {}).items() if name in OPTIONS}
-    return build_encoder({**HUBERT_FORMS["base"], **own}, **more)
+    return build_encoder({**HUBERT_FORMS["base"], **hubert_sizes(sizes)}, **more)
 
 
 def _layers(sizes) -> str:

@@ -4,30 +4,16 @@ import pytest
 import torch
 
 from fairseq_prune.benchmarks.plain_dphubert import PlainDPHubert
-from fairseq_prune.benchmarks.specs import Spec
+from fairseq_prune.benchmarks.specs import TINY, Spec
 from fairseq_prune.benchmarks.training import measure_steps, training_table
 from fairseq_prune.benchmarks.training_kinds import TRAININGS, Batch, build_steps, torchaudios_sizes
 
-SIZES = {
-    "hubert_layers": 2,
-    "hubert_embed_dim": 32,
-    "hubert_ffn_embed_dim": 48,
-    "hubert_attention_heads": 4,
-    "hubert_conv_layers": "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2",
-    "hubert_conv_pos": 8,
-    "hubert_conv_pos_groups": 4,
-    "deltalm_embed_dim": 32,
-    "deltalm_ffn_embed_dim": 48,
-    "deltalm_attention_heads": 4,
-    "deltalm_decoder_layers": 1,
-    "adaptor_channels": 32,
-}
 BATCH = Batch(seconds=1.0, batch=2, tokens=5)
 
 
 def steps_of(*texts):
     specs = [Spec.parse(text) for text in texts]
-    return [step for group in build_steps(specs, BATCH, torch.device("cpu"), SIZES) for step in group]
+    return [step for group in build_steps(specs, BATCH, torch.device("cpu"), TINY) for step in group]
 
 
 @pytest.mark.parametrize("name", TRAININGS)
@@ -53,19 +39,15 @@ def test_pruning_leaves_fewer_operations_and_does_not_stay():
 def test_steps_are_timed_in_turns(monkeypatch):
     moments = iter([0, 1, 1, 3, 10, 14, 20, 22])  # a round that does not count, then 4 and 2 seconds
     monkeypatch.setattr("fairseq_prune.benchmarks.training.clock", lambda *args: next(moments))
-    monkeypatch.setattr(
-        "fairseq_prune.benchmarks.training.build_steps",
-        lambda specs, batch, device: build_steps(specs, batch, device, SIZES),
-    )
     specs = [Spec.parse("st"), Spec.parse("st,keep=0.5,start=1")]
-    ((dense, pruned),) = measure_steps(specs, BATCH, torch.device("cpu"), rounds=1)
+    ((dense, pruned),) = measure_steps(specs, BATCH, torch.device("cpu"), rounds=1, sizes=TINY)
     assert (dense.median, pruned.median, pruned.speedup) == (4, 2, 2)
     assert pruned.ideal == pytest.approx(dense.macs / pruned.macs)
     assert "| st, keep=0.5, start=1 | 2.000 |" in training_table([[dense, pruned]])
 
 
 def test_the_plain_restatement_with_open_gates_is_torchaudios_model():
-    plain = PlainDPHubert("0|1,2", **torchaudios_sizes(SIZES)).eval()
+    plain = PlainDPHubert("0|1,2", **torchaudios_sizes(TINY)).eval()
     waveforms = BATCH.waveforms(torch.device("cpu"))
     with torch.no_grad():
         plain._values = [torch.ones(len(gate.log_alpha)) for gate in plain.gates]

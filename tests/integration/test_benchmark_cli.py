@@ -6,6 +6,9 @@ import matplotlib.image
 import pytest
 from command_lines import ROOT
 
+from fairseq_prune.benchmarks.speed_report import Section, report
+from fairseq_prune.modules import kernels
+
 SCRIPT = ROOT / "scripts" / "benchmark.py"
 QUICK = [
     "--seconds",
@@ -50,6 +53,9 @@ def test_a_benchmark_compares_checkpoints_and_settings(forks, trained, tmp_path)
     "arguments, message",
     [
         (["hubert_base,keep=0"], "keep ratio: found 0.0"),
+        ([], "expected either entries or --report"),
+        (["hubert_base", "--report", "x.md"], "expected either entries or --report"),
+        (["hubert_base", "--generate"], "generation: found 'hubert_base', expected some of hubert_deltalm"),
         (["none.pt"], "none.pt"),
         (
             ["fairseq,keep=0.5"],
@@ -64,6 +70,31 @@ def test_a_benchmark_refuses(arguments, message, forks, tmp_path):
     code, output, errors = forks.run(SCRIPT, *arguments, cwd=tmp_path)
     assert code == 2 and output == ""
     assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
+
+
+def test_all_tables_are_written_by_one_command(forks, tmp_path):
+    code, _, errors = forks.run(SCRIPT, "--report", "speed.md", "--quick", cwd=tmp_path)
+    assert code == 0, errors
+    text = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    titles = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    native = kernels.instructions()
+    expected = [f"Encoders, {native}", f"Generation, {native}"]
+    assert titles == expected + (["Encoders, AVX2"] if native != "AVX2" else [])
+    assert text.count("matrix products reach") == len(titles)
+    assert "| fairseq | 0.5 | 1 |" in text and "| hubert_deltalm, vocabulary=50 | 2 | 1 |" in text
+
+
+def test_a_report_that_fails_says_where_and_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="none.pt --threads 1 --processor-time: .*none.pt"):
+        report(SCRIPT, tmp_path / "speed.md", [Section("Encoders", "none.pt")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_steps_of_training_on_tiny_models(forks, tmp_path):
+    options = ["--train", "--tiny", "--seconds", 0.5, "--batch-sizes", 1, "--rounds", 1, "--threads", 1]
+    code, output, errors = forks.run(SCRIPT, "st_fairseq", "st", *options, "--out", "bench", cwd=tmp_path)
+    assert code == 0, errors
+    assert (tmp_path / "bench" / "benchmark_training.md").read_text(encoding="utf-8") in output
 
 
 def test_types_of_numbers_are_compared_on_a_split(forks, trained, prepared_data, tmp_path):

@@ -1,0 +1,127 @@
+"""The measured tables of docs/speed.md in one file: each is a run of scripts/benchmark.py, for each instruction set."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fairseq_prune.files import complete
+from fairseq_prune.modules import kernels
+
+AVX2 = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2",  # int8 of torch
+    "CT2_FORCE_CPU_ISA": "AVX2",  # CTranslate2
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table. arguments: of scripts/benchmark.py. limited: whether all of its entries obey `AVX2`."""
+
+    title: str
+    arguments: str
+    limited: bool = True
+
+
+TRANSLATORS = (
+    "hubert_deltalm,vocabulary=12000 hubert_deltalm,vocabulary=12000,dtype=int8 hubert_deltalm"
+    " hubert_deltalm,dtype=int8 transformers_mbart,vocabulary=12000 ctranslate2_mbart,vocabulary=12000"
+    " ctranslate2_mbart,vocabulary=12000,dtype=int8"
+)
+SECTIONS = (
+    Section(
+        "Encoders",
+        "fairseq torchaudio transformers_sdpa hubert_base hubert_base,keep=0.8 hubert_base,dtype=int8"
+        " --seconds 1 3 10 --batch-sizes 1 --rounds 2 --stage-rounds 1",
+    ),
+    Section(
+        "Encoders: long utterances",
+        "fairseq hubert_base hubert_base,keep=0.8 --seconds 30 --batch-sizes 1 --rounds 1 --stage-rounds 1",
+    ),
+    Section(
+        "Encoders: batches",
+        "fairseq transformers_sdpa hubert_base --seconds 1 10 --batch-sizes 8 --rounds 1 --stage-rounds 1",
+    ),
+    Section(
+        "Encoders in other engines",
+        "hubert_base hubert_base,dtype=int8 transformers_compiled onnx onnx,dtype=int8 onnx_transformers"
+        " --seconds 3 10 --batch-sizes 1 --rounds 2 --stage-rounds 1",
+        limited=False,
+    ),
+    Section(
+        "Training: speech translation",
+        "st_fairseq st st,keep=0.9 st,keep=0.8 --train --seconds 3 --batch-sizes 2 --rounds 2",
+    ),
+    Section("Training: DPHuBERT", "plain_dphubert dphubert --train --seconds 3 --batch-sizes 2 --rounds 2"),
+    Section(
+        "Generation: one sentence",
+        f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 1 --beams 1 5 --rounds 2",
+    ),
+    Section(
+        "Generation: batches", f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 8 --beams 5 --rounds 1"
+    ),
+    Section(
+        "Generation: Whisper",
+        "whisper_base whisper_base,dtype=int8 whisper_tiny whisper_tiny,dtype=int8 --generate --seconds 30"
+        " --batch-sizes 1 --beams 1 5 --rounds 2",
+    ),
+)
+TINY_SECTIONS = (
+    Section(
+        "Encoders", "fairseq hubert_base --tiny --seconds 0.5 --batch-sizes 1 --rounds 1 --stage-rounds 1"
+    ),
+    Section(
+        "Generation",
+        "hubert_deltalm,vocabulary=50 --tiny --generate --seconds 0.5 --batch-sizes 1 --beams 2 --rounds 1",
+        limited=False,
+    ),
+)
+
+
+def report(program: Path, out: Path, sections: Sequence[Section] = SECTIONS) -> None:
+    """Write the tables: on one thread, in the processor's time, with this machine's instructions and with AVX2 alone.
+
+    Args:
+        program: scripts/benchmark.py.
+        out: the file, which is written when all is measured.
+
+    Raises:
+        RuntimeError: a run ended with an error, whose last line is in the message.
+    """
+    runs = [(kernels.instructions(), {}, section) for section in sections]
+    if kernels.instructions() != "AVX2":
+        runs += [("AVX2", AVX2, section) for section in sections if section.limited]
+    parts: list[str] = []
+    for instructions, limits, section in tqdm(runs, desc="report", unit="table"):
+        settings = "".join(f"{name}={value} " for name, value in limits.items())
+        arguments = f"{section.arguments} --threads 1 --processor-time"
+        parts.append(f"## {section.title}, {instructions}\n")
+        parts.append(f"    {settings}python scripts/benchmark.py {arguments}\n")
+        parts.append(_run(program, arguments.split(), limits))
+    with complete(out, overwrite=True) as aside:
+        aside.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _run(program: Path, arguments: Sequence[str], limits: dict[str, str]) -> str:
+    """What the program writes into its folder as markdown."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, program, *arguments, "--out", folder],
+            env={**os.environ, **limits},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(
+                f"{' '.join(arguments)}: {(done.stderr.strip().splitlines() or ['no error'])[-1]}"
+            )
+        (written,) = Path(folder).glob("*.md")
+        return written.read_text(encoding="utf-8")
