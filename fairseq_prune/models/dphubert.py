@@ -1,12 +1,9 @@
-"""DPHuBERT (Peng et al. 2023, arXiv 2305.17651): a student that learns its teacher's features and what to prune.
-
-Over 300 lines: half of them are the options of the training, with their help texts.
-"""
+"""DPHuBERT (Peng et al. 2023, arXiv 2305.17651): a student that learns its teacher's features and what to prune."""
 
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Optional, Union
 
 import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
@@ -16,6 +13,7 @@ from torch import Tensor
 from fairseq_prune.checkpoints.hubert.reading import HubertCheckpoint, read_hubert
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_state_dict_strictly
 from fairseq_prune.models import trainer_hooks  # noqa: F401 (calls `prepare_training`)
+from fairseq_prune.models.gating import CHECK_INTERVAL, parse_gating, refuse_half_gradients
 from fairseq_prune.models.options import keep_in_checkpoint, option
 from fairseq_prune.modules.copying import copy_without_history
 from fairseq_prune.modules.hubert.architecture import build_encoder
@@ -26,7 +24,6 @@ from fairseq_prune.pruning.distillation import MAPS, LayerMaps, PredictionHeads,
 from fairseq_prune.pruning.lagrangian import Multipliers
 
 MACS_SAMPLES = 10 * SAMPLE_RATE  # of the utterance whose MACs are counted
-CHECK_INTERVAL = 200  # updates between checks that something is left, for which the host waits for the device
 
 
 @dataclass
@@ -70,30 +67,6 @@ class DPHubertConfig(FairseqDataclass):
     checkpoint_activations: bool = option(
         False, "compute the student's activations again in the backward pass, to save GPU memory"
     )
-
-
-def parse_gating(text: str, gating: type = Gating) -> Any:
-    """The gates that ``prune`` asks for, as a ``gating``; None for no gates.
-
-    Raises:
-        ValueError: an unknown kind, one that stands there twice, or a drop probability that is none.
-    """
-    if text.strip() in ("", "none"):
-        return None
-    kinds, drops = list(gating.__dataclass_fields__), {}
-    for item in map(str.strip, text.split(",")):
-        kind, equals, drop = item.partition("=")
-        if kind not in kinds:
-            raise ValueError(f"--prune: found {kind!r}, expected none, or some of {', '.join(kinds)}")
-        if kind in drops:
-            raise ValueError(f"--prune: found {kind} twice in {text!r}")
-        try:
-            drops[kind] = float(drop) if equals else getattr(gating, kind)
-        except ValueError:
-            drops[kind] = 0.0
-        if not 0 < drops[kind] < 1:
-            raise ValueError(f"--prune: found {item!r}, expected a drop probability between 0 and 1 after =")
-    return gating(**{**dict.fromkeys(kinds), **drops})
 
 
 def load_encoder(encoder: Union[TokenPrunedHubert, GatedHubert], checkpoint: HubertCheckpoint, path) -> None:
@@ -152,7 +125,7 @@ class DPHubert(BaseFairseqModel):
         Raises:
             ValueError: a path is of no such encoder, or an option does not fit them.
         """
-        gating = parse_gating(cfg.prune)
+        gating = parse_gating(cfg.prune, Gating)
         groups = parse_distill_layers(cfg.distill_layers)
         teacher = read_hubert(cfg.teacher_path) if cfg.teacher_path else None
         # a checkpoint of ours says what it is, and brings its weights later; its teacher is then a teacher only
@@ -207,18 +180,8 @@ class DPHubert(BaseFairseqModel):
 
     def prepare_training(self, cfg, criterion) -> None:
         """Raise ValueError where gradients of gates would lose their precision (called by fairseq's trainer)."""
-        common, distributed = cfg.common, cfg.distributed_training
-        several = distributed.distributed_world_size > 1
-        if (
-            self.multipliers is not None
-            and several
-            and (common.fp16 or common.bf16)
-            and distributed.ddp_backend in ("legacy_ddp", "no_c10d")
-        ):
-            raise ValueError(
-                f"--ddp-backend: found {distributed.ddp_backend} with --{'fp16' if common.fp16 else 'bf16'} and gates,"
-                " whose float32 gradients it would send in half precision; expected pytorch_ddp"
-            )
+        if self.multipliers is not None:
+            refuse_half_gradients(cfg)
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq's trainer before each update and when a checkpoint is loaded.

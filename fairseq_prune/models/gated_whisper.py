@@ -6,7 +6,8 @@ from typing import Any
 from fairseq.models import register_model
 from torch import Tensor
 
-from fairseq_prune.models.dphubert import CHECK_INTERVAL, parse_gating
+from fairseq_prune.models import trainer_hooks  # noqa: F401 (calls `prepare_training`)
+from fairseq_prune.models.gating import CHECK_INTERVAL, parse_gating, refuse_half_gradients
 from fairseq_prune.models.options import option
 from fairseq_prune.models.whisper import Whisper, WhisperConfig
 from fairseq_prune.modules.whisper.gated import (
@@ -64,6 +65,10 @@ class GatedWhisper(Whisper):
         for parameter in (*gates, *model.multipliers.parameters()):
             parameter.param_group = GATES
         return model
+
+    def prepare_training(self, cfg, criterion) -> None:
+        """Raise ValueError where gradients of gates would lose their precision (called by fairseq's trainer)."""
+        refuse_half_gradients(cfg)
 
     def set_num_updates(self, num_updates: int) -> None:
         """Called by fairseq's trainer before each update and when a checkpoint is loaded.

@@ -171,3 +171,15 @@ def test_students_of_other_frames_or_layers_are_refused(teacher):
         criterion_of(teacher)(student, sample(50))
     with pytest.raises(ValueError, match="found 1 layers in the student's decoder, expected the teacher's 3"):
         criterion_of(teacher)(small_whisper(decoder_layers=1), sample(50))
+
+
+def test_gradients_of_gates_are_not_sent_in_half_precision(teacher):
+    model = gated_of(teacher)
+    cfg = OmegaConf.create(
+        {
+            "common": {"fp16": True, "bf16": False},
+            "distributed_training": {"ddp_backend": "legacy_ddp", "distributed_world_size": 2},
+        }
+    )
+    with pytest.raises(ValueError, match="--ddp-backend: found legacy_ddp with --fp16 and gates"):
+        model.prepare_training(cfg, None)

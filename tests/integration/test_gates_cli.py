@@ -201,6 +201,21 @@ def test_the_cut_by_norms_has_as_many_parameters(folder, cut, forks):
     assert abs(found - wanted) <= 5 * (2 * 32 + 1)  # a unit in each of five layers
 
 
+def test_error_rates_sizes_and_seconds_are_tabulated(folder, cut, forks):
+    words = ("--data", folder, "--split", "choose", "--rounds", 1, "--out", "results.jsonl")
+    models = ("--models", "dense=whisper.pt", "cut=cut.pt")
+    tables = []
+    for _ in range(2):  # the second time from the results that are there
+        code, output, errors = forks.run(EXAMPLE / "gates_table.py", *words, *models, cwd=folder)
+        assert code == 0, errors
+        tables.append([line.split(" | ") for line in output.splitlines() if line.startswith("|")])
+    assert len((folder / "results.jsonl").read_text().splitlines()) == 2
+    *_, dense, small = tables[1]
+    assert dense[0] == "| dense" and dense[6] == "+0.00 (+0.00 to +0.00)" and float(dense[-1][:4]) == 1
+    assert f"{dense[1]} -> {small[1]}" in cut
+    assert [row[:7] for row in tables[0]] == [row[:7] for row in tables[1]]
+
+
 def test_what_has_no_gates_is_refused_in_one_line(folder, forks):
     code, _, errors = forks.run(COMPRESS, "--checkpoint", "whisper.pt", "--out", "no.pt", cwd=folder)
     assert code == 2 and "whisper.pt: found a model 'whisper', expected gated_whisper" in errors

@@ -1,0 +1,120 @@
+#!/usr/bin/env python
+"""What gates.sh made, side by side: error rates on the speakers to report, sizes, and seconds in turns.
+
+    python examples/compress_whisper/gates_table.py --data data --out results.jsonl \\
+        --models dense=tiny.en.pt learned=out/learned/checkpoint_last.pt norm=out/norm/checkpoint_last.pt
+
+The first model is the one that the others are compared with. Error rates are made as score.py makes them; a line that
+is there already is not made again. Milliseconds are of one thread, for a clip of 10 s and a text of 30 tokens, the
+medians of --rounds in which the models take turns.
+"""
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from score import MOST, TRANSCRIBING, errors, finished, recordings
+from tables import table
+
+from fairseq_prune.command_line import PlainParser, finish
+from fairseq_prune.evaluation.bootstrap import interval, rate_interval, resample
+from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
+from fairseq_prune.modules.whisper.gated import layer_macs, layer_parameters
+
+MEL_FRAMES, TOKENS = 1000, 30
+
+
+def scored(args, models):
+    """A line of results of each model, in which its own errors are."""
+    lines = {line["model"]: line for line in finished(args.out)}
+    rows, audio = recordings(args.data, args.split, args.most_of_a_speaker)
+    for name, transcriber in models.items():
+        if name not in lines:
+            lines[name] = {"model": name, "split": args.split, **errors(transcriber, rows, audio)}
+            with args.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(lines[name]) + "\n")
+        if len(lines[name]["errors"]) != len(rows):
+            raise ValueError(
+                f"{args.out}: found results of {len(lines[name]['errors'])} utterances, expected {len(rows)}"
+            )
+    return lines
+
+
+@torch.inference_mode()
+def seconds(model):
+    """Processor time of the encoder, and of writing a text token by token."""
+    clip = min(MEL_FRAMES, model.encoder.max_positions())
+    features = torch.randn(
+        1, clip, model.encoder.conv1.in_channels, generator=torch.Generator().manual_seed(0)
+    )
+    start = time.process_time()
+    encoded, state = model.encoder(features, torch.tensor([clip])), {}
+    heard = time.process_time()
+    for step in range(1, TOKENS + 1):
+        model.decoder(torch.full((1, step), 11), encoded, incremental_state=state)
+    return heard - start, time.process_time() - heard
+
+
+def in_turns(models, rounds):
+    """(encoder, decoder) milliseconds of each model: medians."""
+    found = {name: [] for name in models}
+    for _ in range(rounds + 1):
+        for name, transcriber in models.items():
+            found[name].append(seconds(transcriber.listener.model))
+    return {  # without the first round, in which caches fill
+        name: [1000 * statistics.median(part) for part in zip(*times[1:])] for name, times in found.items()
+    }
+
+
+def row(name, line, dense, model, times, of_dense):
+    """Of the table."""
+    found, words, base = (np.array(x) for x in (line["errors"], line["words"], dense["errors"]))
+    low, high = rate_interval(found, words)
+    more, spoken = resample(np.stack([found - base, words], axis=1)).T
+    least, most = interval(100 * more / spoken)
+    clip = min(MEL_FRAMES, model.encoder.max_positions()), TOKENS
+    return {
+        "model": name,
+        "parameters of the layers": f"{int(layer_parameters(model, expected=False)):,}",
+        "of all": f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M",
+        "MACs of the layers": f"{float(layer_macs(model, *clip, expected=False)) / 1e9:.2f} G",
+        "WER": f"{100 * found.sum() / words.sum():.2f}",
+        "95 %": f"{low:.2f} to {high:.2f}",
+        "minus dense": f"{100 * (found - base).sum() / words.sum():+.2f} ({least:+.2f} to {most:+.2f})",
+        "encoder ms": f"{times[0]:.0f}",
+        "decoder ms": f"{times[1]:.0f}",
+        "times as fast": f"{sum(of_dense) / sum(times):.2f}",
+    }
+
+
+def main(args):
+    torch.set_num_threads(1)
+    paths = dict(item.partition("=")[::2] for item in args.models)
+    models = {name: WhisperTranscriber(path, **TRANSCRIBING) for name, path in paths.items()}
+    lines, times = scored(args, models), in_turns(models, args.rounds)
+    first = next(iter(models))
+    print(
+        table(
+            [
+                row(name, lines[name], lines[first], transcriber.listener.model, times[name], times[first])
+                for name, transcriber in models.items()
+            ]
+        )
+    )
+
+
+if __name__ == "__main__":
+    parser = PlainParser(__doc__)
+    add = parser.add_argument
+    add("--models", nargs="+", required=True, metavar="NAME=CHECKPOINT", help="Whispers of this package")
+    add("--data", type=Path, required=True, help="folder of manifests")
+    add(
+        "--split", choices=("choose", "report"), default="report", help="what to transcribe (default: report)"
+    )
+    add("--most-of-a-speaker", type=int, default=MOST, help=f"utterances of each (default: {MOST})")
+    add("--rounds", type=int, default=15, help="of the timing (default: 15)")
+    add("--out", type=Path, required=True, help="file of results, to which lines are added")
+    raise SystemExit(finish(main, parser.parse_args()))
