@@ -19,7 +19,9 @@ import torch
 from score import MOST, TRANSCRIBING, errors, finished, recordings
 from tables import table
 
+from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.command_line import PlainParser, finish
+from fairseq_prune.cuts.base import count_weights
 from fairseq_prune.evaluation.bootstrap import interval, rate_interval, resample
 from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 from fairseq_prune.modules.whisper.gated import layer_macs, layer_parameters
@@ -69,7 +71,7 @@ def in_turns(models, rounds):
     }
 
 
-def row(name, line, dense, model, times, of_dense):
+def row(name, line, dense, path, model, times, of_dense):
     """Of the table."""
     found, words, base = (np.array(x) for x in (line["errors"], line["words"], dense["errors"]))
     low, high = rate_interval(found, words)
@@ -79,7 +81,7 @@ def row(name, line, dense, model, times, of_dense):
     return {
         "model": name,
         "parameters of the layers": f"{int(layer_parameters(model, expected=False)):,}",
-        "of all": f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M",
+        "of all": f"{count_weights(load_checkpoint_file(path)['model'])[0] / 1e6:.1f} M",
         "MACs of the layers": f"{float(layer_macs(model, *clip, expected=False)) / 1e9:.2f} G",
         "WER": f"{100 * found.sum() / words.sum():.2f}",
         "95 %": f"{low:.2f} to {high:.2f}",
@@ -96,14 +98,19 @@ def main(args):
     models = {name: WhisperTranscriber(path, **TRANSCRIBING) for name, path in paths.items()}
     lines, times = scored(args, models), in_turns(models, args.rounds)
     first = next(iter(models))
-    print(
-        table(
-            [
-                row(name, lines[name], lines[first], transcriber.listener.model, times[name], times[first])
-                for name, transcriber in models.items()
-            ]
+    rows = [
+        row(
+            name,
+            lines[name],
+            lines[first],
+            paths[name],
+            transcriber.listener.model,
+            times[name],
+            times[first],
         )
-    )
+        for name, transcriber in models.items()
+    ]
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -89,17 +89,12 @@ class WhisperLayer(nn.Module):
         activation_dropout: float = 0.0,
     ):
         super().__init__()
-        self.dropout, self.activation_dropout = dropout, activation_dropout
+        self.dropout, self.activation_dropout, self.units = dropout, activation_dropout, ffn_dim
         self.self_attn = WhisperAttention(dim, heads, head_dim, attention_dropout)
         self.self_attn_layer_norm = norm_of(dim, heads)
         self.fc1 = nn.Linear(dim, ffn_dim) if ffn_dim else None
         self.fc2 = nn.Linear(ffn_dim, dim) if ffn_dim else OutputBias(dim)
         self.final_layer_norm = norm_of(dim, ffn_dim)
-
-    @property
-    def units(self) -> int:
-        """Inner width of the feed-forward block."""
-        return self.fc1.out_features if self.fc1 is not None else 0
 
     def add(self, residual: Tensor, x: Tensor) -> Tensor:
         """The residual connection, with dropout."""
