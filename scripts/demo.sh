@@ -24,7 +24,7 @@ train() { # name, updates, further options
     mkdir -p "$out/$name"
     fairseq-train "$out/data" --user-dir fairseq_prune --task speech_translation --arch hubert_deltalm_tiny \
         --criterion speech_translation --label-smoothing 0.1 --ctc-text source --ctc-weight 1.0 \
-        --speed-factors 0.9,1.0,1.1 --cache-audio --max-tokens 640000 --max-update "$updates" \
+        --speed-factors 0.9,1.0,1.1 --edge-max-silence 640 --cache-audio --max-tokens 640000 --max-update "$updates" \
         --optimizer adam --adam-betas '(0.9,0.98)' --clip-norm 5 --lr-scheduler inverse_sqrt \
         --train-subset train --valid-subset dev --eval-bleu --eval-bleu-args '{"beam": 1, "max_len_b": 40}' \
         --best-checkpoint-metric chrf --maximize-best-checkpoint-metric --no-epoch-checkpoints \

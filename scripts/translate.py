@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Translate audio files with a trained checkpoint.
 
-The files may have any format that soundfile reads, and any sample rate. They are cut at pauses into pieces as long as
-the utterances that the model has learned from; what holds no speech is left out.
+The files may have any format that soundfile reads, and any sample rate. They are cut at pauses into pieces like the
+utterances that the model has learned from, as long and with as much quiet at their edges; what holds no speech is left
+out.
 
     python scripts/translate.py --checkpoint demo_out/pruned/checkpoint_best.pt talk.wav interview.flac
     python scripts/translate.py --onnx exported talk.wav                    (a folder of export.py --format onnx)
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from fairseq_prune.checkpoints.hubert.runtime import OnnxTranslator
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
-from fairseq_prune.data.speech_pieces import speech_pieces
+from fairseq_prune.data.speech_pieces import as_heard, speech_pieces
 
 OF_CHECKPOINTS = (
     "batch_size",
@@ -31,8 +32,8 @@ OF_CHECKPOINTS = (
 UNKNOWN = 20.0  # seconds of the longest piece for a checkpoint that says nothing of its training
 
 
-def lengths_of_pieces(translator, asked):
-    """Seconds of the longest and of a typical piece; says where they do not come from the checkpoint."""
+def kind_of_pieces(translator, asked):
+    """Arguments of `speech_pieces`; says where they do not come from the checkpoint."""
     heard = translator.heard
     if heard is None:
         if asked is None:
@@ -41,14 +42,14 @@ def lengths_of_pieces(translator, asked):
                 f" {UNKNOWN:g} s, or as --max-seconds says",
                 file=sys.stderr,
             )
-        return asked or UNKNOWN, asked or UNKNOWN
+        return {"longest": asked or UNKNOWN, "typical": asked or UNKNOWN}
     if asked is not None and asked > heard["longest"]:
         print(
             f"--max-seconds {asked:g}: the model has learned from utterances of up to {heard['longest']:.1f} s, and may"
             " leave out what is said in longer ones",
             file=sys.stderr,
         )
-    return asked or max(heard["longest"], 0.48), min(heard["typical"], asked or heard["typical"])
+    return as_heard(heard, asked)
 
 
 def load(args):
@@ -74,8 +75,8 @@ def load(args):
 def main(args):
     waveforms = [read_audio(path) for path in args.audio]
     translator, translate = load(args)
-    longest, typical = lengths_of_pieces(translator, args.max_seconds)
-    pieces = [speech_pieces(waveform, longest, typical) for waveform in waveforms]
+    kind = kind_of_pieces(translator, args.max_seconds)
+    pieces = [speech_pieces(waveform, **kind) for waveform in waveforms]
     cut = [
         torch.from_numpy(waveform[start:end])
         for waveform, times in zip(waveforms, pieces)

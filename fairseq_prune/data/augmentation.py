@@ -16,7 +16,9 @@ class EpochPlan(NamedTuple):
     """The make-up of every item of an epoch; item ``i`` begins with utterance ``i``."""
 
     members: np.ndarray  # (items, most utterances) utterance indices, -1 where there is none
-    pauses: np.ndarray  # (items, most utterances) samples of silence before each member
+    pauses: (
+        np.ndarray
+    )  # (items, most utterances + 1) samples of silence before each member, and after the last
     speeds: np.ndarray  # (items,) per cent; 110 is faster and shorter
     samples: np.ndarray  # (items,) resulting length of the audio
     tokens: np.ndarray  # (items,) target tokens of all members together
@@ -36,6 +38,7 @@ class Augmentation:
         concat_max_samples: joined items are not longer than this (None: ``max_samples``)
         concat_max_pause: utterances are joined with 0 to this many samples of silence between them
         concat_any_speaker: join utterances of different speakers too
+        edge_max_silence: items get 0 to this many samples of silence before them, and after them
         speed_factors: factors of speed and pitch, one drawn for each item
         noise_rate: share of items that get white noise
         noise_min_snr, noise_max_snr: range of the ratio of signal to noise, in dB
@@ -54,6 +57,7 @@ class Augmentation:
     concat_max_samples: Optional[int] = None
     concat_max_pause: int = 8000
     concat_any_speaker: bool = False
+    edge_max_silence: int = 0
     speed_factors: tuple[float, ...] = (1.0,)
     noise_rate: float = 0.0
     noise_min_snr: float = 10.0
@@ -66,8 +70,9 @@ class Augmentation:
                 raise ValueError(f"{name} must be from 0 to 1, found {getattr(self, name)}")
         if self.concat_max_utterances < 2:
             raise ValueError(f"concat_max_utterances must be at least 2, found {self.concat_max_utterances}")
-        if self.concat_max_pause < 0:
-            raise ValueError(f"concat_max_pause must not be negative, found {self.concat_max_pause}")
+        for name in ("concat_max_pause", "edge_max_silence"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
         if not self.speed_factors or not all(0.5 <= speed <= 2 for speed in self.speed_factors):
             raise ValueError(f"speed_factors must be from 0.5 to 2, found {list(self.speed_factors)}")
         if self.noise_min_snr > self.noise_max_snr:
@@ -79,7 +84,10 @@ class Augmentation:
 
     @property
     def changes_anything(self) -> bool:
-        return bool(self.concat_rate or self.noise_rate or self.gain_db or set(self.speed_factors) != {1.0})
+        other_speeds = set(self.speed_factors) != {1.0}
+        return bool(
+            self.concat_rate or self.edge_max_silence or self.noise_rate or self.gain_db or other_speeds
+        )
 
     def plan(
         self,
@@ -103,7 +111,7 @@ class Augmentation:
         # an utterance that fits must not be slowed down until it does not
         speeds[resampled_length(samples, speeds, 100) > self.max_samples] = 100
         members = np.full((n_items, width), -1, dtype=np.int64)
-        pauses = np.zeros((n_items, width), dtype=np.int64)
+        pauses = np.zeros((n_items, width + 1), dtype=np.int64)
         members[:, 0] = np.arange(n_items)
         total_samples = samples.copy()
         texts = np.stack([tokens, np.zeros_like(tokens) if source_tokens is None else source_tokens])
@@ -125,6 +133,12 @@ class Augmentation:
                 pauses[joins, column] = gaps[joins]
                 total_samples = np.where(joins, new_samples, total_samples)
                 total_texts = np.where(joins, new_texts, total_texts)
+        if self.edge_max_silence:
+            edges = rng.integers(0, self.edge_max_silence + 1, (n_items, 2))
+            fits = resampled_length(total_samples + edges.sum(1), speeds, 100) <= self.max_samples
+            edges[~fits] = 0
+            pauses[:, 0], pauses[:, -1] = edges.T
+            total_samples = total_samples + edges.sum(1)
         return EpochPlan(
             members, pauses, speeds, resampled_length(total_samples, speeds, 100), total_texts[0]
         )
@@ -132,12 +146,16 @@ class Augmentation:
     def apply(self, waveforms: list, pauses: np.ndarray, speed: int, epoch: int, index: int) -> np.ndarray:
         """Make an item of its members' waveforms, float32 ``(samples,)`` each.
 
+        Args:
+            pauses: samples of silence before each member; the last of them are after all.
+
         Returns:
             float32 ``(samples,)`` in [-1, 1], as long as the plan says.
         """
         parts = []
         for waveform, pause in zip(waveforms, pauses):
             parts += [np.zeros(pause, dtype=np.float32), waveform]
+        parts.append(np.zeros(pauses[-1], dtype=np.float32))
         waveform = resample(np.concatenate(parts), int(speed), 100)
         if not (self.noise_rate or self.gain_db):
             return np.clip(waveform, -1, 1)

@@ -17,7 +17,7 @@ from fairseq_prune.checkpoints.loading import load_checkpoint_file, model_and_ta
 from fairseq_prune.checkpoints.whisper.foreign import is_whisper
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio, resample
 from fairseq_prune.data.pauses import cut_at_pauses
-from fairseq_prune.data.speech_pieces import speech_pieces
+from fairseq_prune.data.speech_pieces import as_heard, speech_pieces
 from fairseq_prune.inference.base import Pipeline
 from fairseq_prune.inference.features import FeatureExtractor
 from fairseq_prune.inference.recognition import Recognizer
@@ -29,7 +29,6 @@ from fairseq_prune.text.subtitles import Segment, Transcript
 
 Audio = Union[str, PathLike, np.ndarray, torch.Tensor]
 
-SHORTEST_PIECE = 0.48  # seconds, below which there is no looking for a pause
 HOP = SAMPLE_RATE // 100  # what a transcript counts in
 # {task: (what runs it, longest piece in seconds where the checkpoint names none)}; Whispers have a task of their own
 PIPELINES = {"speech_translation": (Translator, 20.0), "audio_finetuning": (Recognizer, 30.0)}
@@ -139,11 +138,11 @@ class PieceModel(Model):
         return [self.pipeline.text(found) for found in labels]
 
     def _cut(self, waveform: np.ndarray) -> list[tuple[int, int]]:
-        """(start, end) of pieces, as long as the utterances of the training where the checkpoint tells of them."""
+        """(start, end) of pieces, like the utterances of the training where the checkpoint tells of them."""
         heard = getattr(self.pipeline, "heard", None)
         if heard is None:
             return cut_at_pauses(waveform, self.max_seconds)
-        return speech_pieces(waveform, max(heard["longest"], SHORTEST_PIECE), heard["typical"])
+        return speech_pieces(waveform, **as_heard(heard))
 
     def _in_pieces(self, texts_of, waveforms: list[torch.Tensor]) -> list[Transcript]:
         times = [self._cut(waveform.numpy()) for waveform in waveforms]

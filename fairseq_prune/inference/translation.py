@@ -60,7 +60,7 @@ class Translator(GenerationPipeline):
 
     @property
     def heard(self) -> Optional[dict[str, float]]:
-        """Seconds of the "longest" and of a "typical" utterance of the training; None if the checkpoint is older."""
+        """Of the training's utterances, in seconds, as `data.speech_pieces.as_heard` takes it; None in older files."""
         found = self.task.heard
         return found and {name: samples / SAMPLE_RATE for name, samples in found.items()}
 

@@ -20,6 +20,7 @@ from fairseq_prune.data.augmentation import Augmentation
 from fairseq_prune.data.config import CONFIG_FILE, DataConfig
 from fairseq_prune.data.manifest import Utterance, check_audio, read_manifest
 from fairseq_prune.data.speech_translation_dataset import SpeechTranslationDataset
+from fairseq_prune.data.utterance_edges import typical_edges
 from fairseq_prune.evaluation.corpus_scores import CorpusScores
 from fairseq_prune.tasks.sample_batches import SampleBatchesTask
 from fairseq_prune.text.fairseq_bpe import FairseqBPE
@@ -69,6 +70,13 @@ class SpeechTranslationConfig(FairseqDataclass):
     concat_any_speaker: bool = field(
         default=False, metadata={"help": "join utterances of different speakers too"}
     )
+    edge_max_silence: int = field(
+        default=0,
+        metadata={
+            "help": "give training items 0 to this many samples of silence before and after them, so that the model"
+            " bears other edges than those of the corpus, e.g. 1600"
+        },
+    )
     speed_factors: List[float] = field(  # noqa: UP006
         default_factory=lambda: [1.0],
         metadata={"help": "factors of speed and pitch, one drawn for each training item, e.g. 0.9,1.0,1.1"},
@@ -116,7 +124,8 @@ class SpeechTranslationTask(SampleBatchesTask):
         self.scores = CorpusScores()
         self.needs_transcripts = self.ctc_text == "source"  # a criterion may need them too
         self._state = None
-        # of the training utterances: {"longest": samples, "typical": samples}; kept in checkpoints
+        # of the training utterances, in samples: the "longest", a "typical" one, the quiet "before" and "after" its
+        # speech; kept in checkpoints
         self.heard: Optional[dict[str, int]] = None
         # a missing directory is told when it is needed: a checkpoint may bring the vocabularies
         if cfg.data and (Path(cfg.data) / CONFIG_FILE).is_file():
@@ -159,6 +168,7 @@ class SpeechTranslationTask(SampleBatchesTask):
             concat_max_samples=cfg.concat_max_samples or None,
             concat_max_pause=cfg.concat_max_pause,
             concat_any_speaker=cfg.concat_any_speaker,
+            edge_max_silence=cfg.edge_max_silence,
             speed_factors=tuple(cfg.speed_factors),
             noise_rate=cfg.noise_rate,
             noise_min_snr=cfg.noise_min_snr,
@@ -239,7 +249,8 @@ class SpeechTranslationTask(SampleBatchesTask):
             )
         self.ctc_text = state_dict["ctc_text"]  # what the model was built for
         if self.heard is None:
-            self.heard = state_dict.get("heard")  # checkpoints of before November 2026 have none
+            # checkpoints of before November 2026 have none, or no edges
+            self.heard = state_dict.get("heard")
         for name, state in state_dict["vocabularies"].items():
             stored = SentencePieceVocabulary.from_state_dict(state, name="the checkpoint")
             if name not in self.vocabularies:
@@ -286,7 +297,7 @@ class SpeechTranslationTask(SampleBatchesTask):
         if training:
             self._check_transcripts(utterances, path)
             self._filter(dataset, path)
-            self._note_lengths(dataset.utterance_samples)
+            self._note_what_is_heard(dataset)
         hours = dataset.utterance_samples.sum() / SAMPLE_RATE / 3600
         logger.info(f"{path}: {len(dataset):,} utterances, {hours:.2f} h")
         if self.cfg.cache_audio:
@@ -321,12 +332,20 @@ class SpeechTranslationTask(SampleBatchesTask):
             logger.warning(f"{path}: {kept.sum():,} of {len(kept):,} utterances kept; left out: {counts}")
             dataset.keep(kept)
 
-    def _note_lengths(self, samples: np.ndarray) -> None:
-        cfg, longest = self.cfg, int(samples.max())
+    def _note_what_is_heard(self, dataset: SpeechTranslationDataset) -> None:
+        cfg, samples = self.cfg, dataset.utterance_samples
+        longest = int(samples.max())
         if cfg.concat_rate > 0:
             limit = cfg.concat_max_samples or cfg.max_source_samples
             longest = max(longest, min(limit, cfg.concat_max_utterances * longest))
-        self.heard = {"longest": longest, "typical": int(np.median(samples))}
+        drawn = cfg.edge_max_silence  # as much before and after on average, together
+        self.heard = {
+            "longest": max(longest, min(cfg.max_source_samples, longest + 2 * drawn)),
+            "typical": int(np.median(samples)) + drawn,
+        }
+        edges = typical_edges(dataset.utterances, dataset.audio_folder, cfg.seed)
+        if edges is not None:
+            self.heard.update(before=edges[0] + drawn // 2, after=edges[1] + drawn // 2)
         self._state = None
 
     # -- model and validation

@@ -1,5 +1,7 @@
 """Augmentation: plans keep their limits for all seeds, and waveforms are as long as planned."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,6 +68,32 @@ def test_plans_keep_the_limits(
         assert len(joined) == 1 or source_tokens[joined].sum() <= max_source_tokens
 
 
+@given(seed=st.integers(0, 2**31), max_samples=st.integers(20_000, 60_000), most=st.integers(1, 20_000))
+@settings(max_examples=40, deadline=None)
+def test_edges_get_silence_where_it_fits(seed, max_samples, most):
+    samples, tokens, speakers = corpus(40, 2, seed)
+    plain = Augmentation(seed=seed, max_samples=max_samples, **ALL)
+    plan = plain.plan(1, samples, tokens, speakers)
+    edged = replace(plain, edge_max_silence=most).plan(1, samples, tokens, speakers)
+    assert (edged.members == plan.members).all() and (edged.speeds == plan.speeds).all()
+    edges = edged.pauses[:, [0, -1]]
+    assert (edged.pauses[:, 1:-1] == plan.pauses[:, 1:-1]).all()
+    assert edges.min() >= 0 and edges.max() <= most
+    assert (edged.samples <= np.maximum(max_samples, plan.samples)).all()
+    fits = plan.samples + 2 * most / 0.9 + 1 <= max_samples
+    assert not fits.any() or edges[fits].sum() > 0 or most < 3
+
+
+def test_edges_are_before_the_first_and_after_the_last():
+    augmentation = Augmentation(edge_max_silence=400)
+    assert augmentation.changes_anything
+    plan = augmentation.plan(1, np.full(50, 1000), np.full(50, 3), np.zeros(50, int))
+    before, after = plan.pauses[7]
+    item = augmentation.apply([np.ones(1000, np.float32)], plan.pauses[7], 100, 1, 7)
+    np.testing.assert_array_equal(item, np.pad(np.ones(1000, np.float32), (before, after)))
+    assert before != after and plan.pauses.mean() == pytest.approx(200, abs=40)
+
+
 @given(seed=st.integers(0, 1000), index=st.integers(0, 19))
 @settings(max_examples=40, deadline=None)
 def test_item_is_as_long_as_planned_and_within_range(seed, index):
@@ -128,7 +156,7 @@ def test_defaults_leave_everything_as_it_is():
 
 def test_joined_waveforms_keep_order_and_pause():
     first, second = np.full(50, 0.5, np.float32), np.full(70, -0.25, np.float32)
-    item = Augmentation().apply([first, second], np.array([0, 30]), 100, 1, 0)
+    item = Augmentation().apply([first, second], np.array([0, 30, 0]), 100, 1, 0)
     np.testing.assert_array_equal(item, np.concatenate([first, np.zeros(30, np.float32), second]))
 
 
@@ -136,7 +164,7 @@ def test_joined_waveforms_keep_order_and_pause():
 def test_speed_moves_the_pitch(percent):
     time = np.arange(16000) / 16000
     tone = np.sin(2 * np.pi * 500 * time).astype(np.float32) * 0.5
-    item = Augmentation().apply([tone], np.array([0]), percent, 1, 0)
+    item = Augmentation().apply([tone], np.array([0, 0]), percent, 1, 0)
     spectrum = np.abs(np.fft.rfft(item))
     peak = spectrum.argmax() * 16000 / len(item)
     assert peak == pytest.approx(500 * percent / 100, abs=2)
@@ -146,7 +174,7 @@ def test_speed_moves_the_pitch(percent):
 def test_noise_has_the_level_asked_for(snr):
     tone = 0.2 * np.sin(np.arange(40_000) / 5).astype(np.float32)
     augmentation = Augmentation(noise_rate=1.0, noise_min_snr=snr, noise_max_snr=snr)
-    noise = augmentation.apply([tone], np.array([0]), 100, 1, 0) - tone
+    noise = augmentation.apply([tone], np.array([0, 0]), 100, 1, 0) - tone
     assert 10 * np.log10(np.mean(tone**2) / np.mean(noise**2)) == pytest.approx(snr, abs=0.3)
 
 
@@ -154,7 +182,7 @@ def test_gain_stays_in_its_range_and_both_ways():
     tone = 0.1 * np.sin(np.arange(1000) / 5).astype(np.float32)
     augmentation = Augmentation(gain_db=6.0)
     gains = [
-        20 * np.log10(np.abs(augmentation.apply([tone], np.array([0]), 100, 1, index)).max() / tone.max())
+        20 * np.log10(np.abs(augmentation.apply([tone], np.array([0, 0]), 100, 1, index)).max() / tone.max())
         for index in range(100)
     ]
     assert -6.01 <= min(gains) < -4 < 4 < max(gains) <= 6.01
@@ -165,7 +193,7 @@ def test_noise_differs_between_items_and_epochs_but_not_between_calls():
     augmentation = Augmentation(noise_rate=1.0)
 
     def item(epoch, index):
-        return augmentation.apply([tone], np.array([0]), 100, epoch, index).tolist()
+        return augmentation.apply([tone], np.array([0, 0]), 100, epoch, index).tolist()
 
     assert item(1, 0) == item(1, 0)
     assert item(1, 0) != item(1, 1)
@@ -179,6 +207,7 @@ def test_noise_differs_between_items_and_epochs_but_not_between_calls():
         ({"noise_rate": -0.1}, "noise_rate must be from 0 to 1, found -0.1"),
         ({"concat_max_utterances": 1}, "concat_max_utterances must be at least 2, found 1"),
         ({"concat_max_pause": -1}, "concat_max_pause must not be negative, found -1"),
+        ({"edge_max_silence": -1}, "edge_max_silence must not be negative, found -1"),
         ({"speed_factors": (0.1,)}, "speed_factors must be from 0.5 to 2, found"),
         ({"speed_factors": ()}, "speed_factors must be from 0.5 to 2, found"),
         ({"noise_min_snr": 30, "noise_max_snr": 10}, "noise_min_snr 30 is above noise_max_snr 10"),

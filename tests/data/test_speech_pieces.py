@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairseq_prune.data.speech_pieces import speech_pieces
+from fairseq_prune.data.speech_pieces import as_heard, quiet_edges, speech_pieces
 
 SECOND = 16000
 
@@ -54,3 +54,63 @@ def test_a_steady_sound_is_one_piece():
 def test_a_steady_tone_is_one_piece():
     tone = 0.3 * np.sin(2 * np.pi * 510 * np.arange(2 * SECOND) / SECOND)
     assert speech_pieces(tone.astype(np.float32), longest=3.0) == [(0, 2 * SECOND)]
+
+
+# 5 ms of rounding, and as much of noise that is like speech by chance
+EXACTLY = 0.01 * SECOND
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.0003, 0.003])
+def test_edges_are_found_within_a_frame(noise):
+    waveform, places = recording(-0.907, 2.213, -0.351, 1.604, -0.833, 1.311, -0.5, noise=noise)
+    found = speech_pieces(waveform, longest=3.0, edges=(0, 0))
+    np.testing.assert_allclose(found, places, atol=EXACTLY)
+
+
+def test_soft_beginnings_and_ends_belong_to_speech():
+    waveform, [(start, end)] = recording(-0.8, 1.0, -0.8, noise=1e-5)
+    ramp = np.linspace(0, 1, 1280) ** 2  # 80 ms, below the threshold of loud speech at first
+    waveform[start : start + 1280] *= ramp
+    waveform[end - 1280 : end] *= ramp[::-1]
+    [(first, last)] = speech_pieces(waveform, longest=3.0, edges=(0, 0))
+    assert abs(first - start) <= EXACTLY and abs(last - end) <= EXACTLY
+
+
+def test_pieces_have_the_edges_that_were_heard():
+    waveform, places = recording(-0.9, 2.2, -0.8, 1.3, -0.5)
+    heard = {"longest": 3.0, "typical": 1.0, "before": 0.1, "after": 0.3}
+    found = speech_pieces(waveform, **as_heard(heard))
+    expected = [(start - 0.1 * SECOND, end + 0.3 * SECOND) for start, end in places]
+    np.testing.assert_allclose(found, expected, atol=EXACTLY)
+
+
+def test_pieces_share_a_pause_that_is_shorter_than_their_edges():
+    waveform, [(_, end), (start, _)] = recording(1.0, -0.4, 1.0)
+    (_, first), (second, _) = speech_pieces(waveform, longest=1.5, edges=(0.5, 0.5))
+    assert first == second
+    assert first == pytest.approx((start + end) / 2, abs=EXACTLY)
+
+
+def test_older_checkpoints_have_edges_of_40_ms_in_whole_frames():
+    waveform, [(start, end)] = recording(-0.905, 2.205, -0.8)
+    [(first, last)] = speech_pieces(waveform, **as_heard({"longest": 3.0, "typical": 1.0}))
+    assert first == start // 320 * 320 - 640
+    assert last == -(-end // 320) * 320 + 640
+
+
+@pytest.mark.parametrize("before, after", [(0, 0), (1600, 0), (800, 4000), (-320, 160)])
+def test_the_edges_of_an_utterance_are_measured(before, after):
+    waveform, [(start, end)] = recording(-1.0, 1.5, -1.0, noise=0.0003)
+    found = quiet_edges(waveform, start - before, end + after)
+    np.testing.assert_allclose(found, (before, after), atol=EXACTLY)
+
+
+def test_speech_that_runs_on_has_no_edge():
+    waveform, [(start, end)] = recording(-1.0, 3.0, -1.0, noise=0.0003)
+    assert quiet_edges(waveform, start + SECOND, end - SECOND) == (0, 0)
+
+
+def test_an_utterance_without_speech_has_no_edges():
+    waveform, [(_, end)] = recording(1.0, -2.0)
+    assert quiet_edges(waveform, end + SECOND, len(waveform)) is None
+    assert quiet_edges(np.zeros(8000, np.float32), 0, 8000) is None

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from fairseq_prune.criterions.speech_translation import SpeechTranslationCriterion
 from fairseq_prune.data.manifest import read_manifest, write_manifest
+from fairseq_prune.data.utterance_edges import typical_edges
 from fairseq_prune.tasks.speech_translation import SpeechTranslationConfig, SpeechTranslationTask
 from fairseq_prune.text.sentencepiece import SentencePieceVocabulary
 
@@ -325,14 +326,31 @@ def test_resuming_with_another_dictionary_is_refused(prepared_data, data):
         task_of(data).set_checkpoint_dict(saved)
 
 
-def test_a_checkpoint_says_how_long_the_training_utterances_were(prepared_data):
+def test_a_checkpoint_says_what_the_training_utterances_were_like(prepared_data):
     task = task_of(prepared_data)
     assert "heard" not in task.state_dict()
     task.load_dataset("train")
-    samples = task.datasets["train"].utterance_samples
+    dataset = task.datasets["train"]
+    samples = dataset.utterance_samples
+    before, after = typical_edges(dataset.utterances, dataset.audio_folder, seed=1)
     heard = task.state_dict()["heard"]
-    assert heard == {"longest": samples.max(), "typical": int(np.median(samples))}
+    lengths = {"longest": samples.max(), "typical": int(np.median(samples))}
+    assert heard == {**lengths, "before": before, "after": after}
     assert SpeechTranslationTask.from_state(task.cfg, task.state_dict()).heard == heard
     joined = task_of(prepared_data, concat_rate=0.5, concat_max_utterances=2)
     joined.load_dataset("train")
     assert joined.heard["longest"] == 2 * samples.max()
+
+
+def test_drawn_silence_counts_among_what_was_heard(prepared_data):
+    plain, drawn = task_of(prepared_data), task_of(prepared_data, edge_max_silence=1000)
+    for task in (plain, drawn):
+        task.load_dataset("train")
+    more = {name: drawn.heard[name] - plain.heard[name] for name in plain.heard}
+    assert more == {"longest": 2000, "typical": 1000, "before": 500, "after": 500}
+    assert (drawn.datasets["train"].items.pauses > 0).any()
+
+
+def test_an_older_checkpoint_says_nothing_of_edges(prepared_data):
+    state = {**task_of(prepared_data).state_dict(), "heard": {"longest": 8000, "typical": 5000}}
+    assert SpeechTranslationTask.from_state(config(prepared_data), state).heard == state["heard"]

@@ -145,7 +145,7 @@ class OnnxTranslator(Runner):
 
     @property
     def heard(self):
-        """Seconds of the "longest" and of a "typical" utterance of the training; None where that is not known."""
+        """Of the training's utterances, in seconds, as `data.speech_pieces.as_heard` takes it; None if not known."""
         heard = self.config["heard"]
         return heard and {name: samples / SAMPLE_RATE for name, samples in heard.items()}
 
