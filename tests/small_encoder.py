@@ -17,7 +17,7 @@ def make_encoder(form="base", heads=(4, 4), units=(48, 48), channels=None, **sha
         steps = [(10, 5)] + [(3, 2)] * 4 + [(2, 2)] * 2
         convolutions = str([(size, *step) for size, step in zip(channels, steps)])
     fields = {**SMALL_HUBERT, "conv_feature_layers": convolutions, **(LARGE if form == "large" else {})}
-    normalize = fields.pop("normalize", False)
+    normalize, fields["encoder_layers"] = fields.pop("normalize", False), len(heads)
     pruned = HubertShapes(list(heads), list(units), 8, True, **shapes).to_dict()
     torch.manual_seed(0)
     encoder = build_encoder({"normalize": normalize, **fields, "pruned": pruned}).eval()

@@ -6,7 +6,7 @@ operation on tensors of two devices as a GPU would. Backward passes need a real 
 
 import warnings
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import torch
@@ -24,16 +24,22 @@ CHOICES = [
 
 
 class Gpu:
-    """One pretended GPU. ``lengths``: what `.tolist()` of the lengths of a batch gives.
+    """One pretended GPU. ``lengths``: what `.tolist()` of the lengths of a batch gives; further values are 0.
 
     waits: a Counter of what the host waited for, by operation.
+    sent: copies to the GPU for which the host did not wait.
     """
 
     def __init__(self, lengths=()):
         self.fakes = FakeTensorMode(allow_non_fake_inputs=False)
         self.lengths = list(lengths)
-        self.waits = Counter()
+        self.waits, self.sent = Counter(), 0
         self.pinned = []  # tensors, not ids alone: these may come again
+
+    def forget(self):
+        """Count from 0 again."""
+        self.waits.clear()
+        self.sent = 0
 
     @contextmanager
     def __call__(self):
@@ -41,7 +47,16 @@ class Gpu:
         available = mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         bfloat16 = mock.patch.object(torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True)
         values = mock.patch.object(FakeTensor, "tolist", self._values)
-        with warnings.catch_warnings(), available, bfloat16, values, self.fakes, Operations(self):
+        # a copy of a model is on the same GPU, and a tensor is a place of its own
+        copies = mock.patch.object(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, create=True)
+        places = mock.patch.object(FakeTensor, "data_ptr", lambda fake: id(fake))
+        patches = (available, bfloat16, values, copies, places)
+        with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            for patch in patches:
+                stack.enter_context(patch)
+            stack.enter_context(self.fakes)
+            stack.enter_context(Operations(self))
             warnings.simplefilter("ignore")
             yield self
 
@@ -49,7 +64,7 @@ class Gpu:
     def _values(self):
         def tolist(fake):
             self.waits["tolist"] += fake.device.type == "cuda"
-            return self.lengths[: fake.numel()]
+            return (self.lengths + [0] * fake.numel())[: fake.numel()]
 
         return tolist
 
@@ -115,9 +130,11 @@ class Operations(TorchDispatchMode):
             return self._is_pinned(args[0])
         if on_gpu and func in (aten.nonzero.default, aten.masked_select.default, aten.bincount.default):
             waits[func.overloadpacket.__name__] += 1
-            return args[0].new_empty(
-                args[0].numel(), *([args[0].dim()] if func is aten.nonzero.default else [])
-            )
+            shapes = {
+                aten.nonzero.default: (args[0].numel(), args[0].dim()),
+                aten.bincount.default: ((*args, 0, 0)[2] or kwargs.get("minlength", 0),),
+            }
+            return args[0].new_empty(shapes.get(func, (args[0].numel(),)))
         if on_gpu and func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
             masks = [index for index in args[1] if index is not None and index.dtype == torch.bool]
             if masks:
@@ -141,8 +158,11 @@ class Operations(TorchDispatchMode):
         devices = source.device.type, torch.device(target).type
         if devices == ("cuda", "cpu"):
             self.gpu.waits["copy to the host"] += 1
-        elif devices == ("cpu", "cuda") and not (kwargs.get("non_blocking") and self._is_pinned(source)):
-            self.gpu.waits["copy of pageable memory"] += 1
+        elif devices == ("cpu", "cuda"):
+            if kwargs.get("non_blocking") and self._is_pinned(source):
+                self.gpu.sent += 1
+            else:
+                self.gpu.waits["copy of pageable memory"] += 1
 
 
 def devices_and_types(found, at="") -> dict:

@@ -9,6 +9,7 @@ return, or the message of what stopped them}}. MEETING is a file that does not e
 import json
 import os
 import sys
+import threading
 import traceback
 from datetime import timedelta
 from functools import partial
@@ -68,11 +69,24 @@ def together(arguments, backend, rank):
     }
 
 
+def end_with_parent(held):
+    """Have this process end when its parent does, which alone holds the other end of the pipe ``held``."""
+
+    def wait():
+        os.read(held, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def main(cases, found, meeting):
     torch.set_num_threads(1)
+    ours, parents = os.pipe()
     child = os.fork()
     rank = 0 if child else 1
     if rank:
+        os.close(parents)
+        end_with_parent(ours)
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (for the rest of its life)
     distributed_fairseq_model.DistributedDataParallel = on_the_cpu
     dist.init_process_group(

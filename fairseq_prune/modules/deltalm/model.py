@@ -91,6 +91,33 @@ class DeltaLMEncoder(VocabularyStamp, TransformerEncoderBase):
         self.layers_below = first_layer
         self.num_layers = len(self.layers)
 
+    def forward_scriptable(
+        self, src_tokens, src_lengths=None, return_all_hiddens=False, token_embeddings=None
+    ):
+        """As fairseq's `forward`, but the host waits for a GPU once and not in each layer: to ask for padding.
+
+        Args:
+            src_tokens: (batch, source).
+            return_all_hiddens: of all layers too; this way fairseq's function runs.
+            token_embeddings: (batch, source, dim) in the place of the table's rows.
+        """
+        if return_all_hiddens:
+            return super().forward_scriptable(src_tokens, src_lengths, True, token_embeddings)
+        padding = src_tokens.eq(self.padding_idx)
+        x, embedding = self.forward_embedding(src_tokens, token_embeddings)
+        x = x.masked_fill(padding.unsqueeze(-1), 0)
+        x = self.forward_layers(x, padding if padding.any() else None)
+        lengths = (~padding).sum(dim=1, keepdim=True, dtype=torch.int32)
+        return {
+            "encoder_out": [x.transpose(0, 1)],
+            "encoder_padding_mask": [padding],
+            "encoder_embedding": [embedding],
+            "encoder_states": [],
+            "fc_results": [],
+            "src_tokens": [],
+            "src_lengths": [lengths],
+        }
+
     def forward_layers(self, x, padding_mask=None, first_layer=0):
         """Run the layers from `first_layer` on over given vectors, and the final norm of pre-norm models.
 
