@@ -39,6 +39,7 @@ ONNX = [
     f"onnxscript>=0.5,<1; {CURRENT}",
 ]
 CTRANSLATE2 = [f"ctranslate2>=4.6,<5; {CURRENT}"]
+DOCS = [f"mkdocs>=1.6,<1.7; {CURRENT}"]
 TIKTOKEN = ["tiktoken>=0.8,<1"]
 TRANSFORMERS = [f"transformers>=5.24,<6; {CURRENT}", f"transformers>=4.35,<4.40; {LEGACY}"]
 
@@ -82,6 +83,7 @@ setup(
     extras_require={
         "bench": [*TRANSFORMERS, *ONNX, *CTRANSLATE2, "faster-whisper>=1.1,<2"],
         "ctranslate2": [*CTRANSLATE2, *TRANSFORMERS],
+        "docs": DOCS,
         "fairseq": FAIRSEQ,
         "demo": ["espeakng-loader>=0.2.4,<0.3"],
         "lm": ["flashlight-text>=0.0.7,<0.1", "kenlm>=0.3,<0.4"],
@@ -98,6 +100,7 @@ setup(
             "pytest-xdist>=3.5,<4",
             "ruff>=0.15,<0.16",
             *CTRANSLATE2,
+            *DOCS,
             *ONNX,
             *TIKTOKEN,
             *TRANSFORMERS,

@@ -24,7 +24,7 @@ AVX2 = {
 
 @dataclass(frozen=True)
 class Section:
-    """A table. arguments: of scripts/benchmark.py. limited: measured with `AVX2` too, which all of its entries obey."""
+    """A table. arguments: of scripts/benchmark.py. limited: whether all of its entries obey `AVX2`."""
 
     title: str
     arguments: str
@@ -48,14 +48,12 @@ SECTIONS = (
     ),
     Section(
         "Encoders: batches",
-        "fairseq hubert_base --seconds 1 10 --batch-sizes 8 --rounds 1 --stage-rounds 1",
-        limited=False,  # it takes long
+        "fairseq transformers_sdpa hubert_base --seconds 1 10 --batch-sizes 8 --rounds 1 --stage-rounds 1",
     ),
     Section(
         "Encoders in other engines",
-        # not transformers_compiled, which compiles for minutes
-        "hubert_base hubert_base,dtype=int8 onnx onnx,dtype=int8 onnx_transformers --seconds 3 10"
-        " --batch-sizes 1 --rounds 2 --stage-rounds 1",
+        "hubert_base hubert_base,dtype=int8 transformers_compiled onnx onnx,dtype=int8 onnx_transformers"
+        " --seconds 3 10 --batch-sizes 1 --rounds 2 --stage-rounds 1",
         limited=False,
     ),
     Section(
@@ -68,15 +66,12 @@ SECTIONS = (
         f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 1 --beams 1 5 --rounds 2",
     ),
     Section(
-        "Generation: batches",
-        f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 8 --beams 5 --rounds 1",
-        limited=False,  # it takes long
+        "Generation: batches", f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 8 --beams 5 --rounds 1"
     ),
     Section(
         "Generation: Whisper",
         "whisper_base whisper_base,dtype=int8 whisper_tiny whisper_tiny,dtype=int8 --generate --seconds 30"
         " --batch-sizes 1 --beams 1 5 --rounds 2",
-        limited=False,
     ),
 )
 TINY_SECTIONS = (
