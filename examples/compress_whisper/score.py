@@ -16,6 +16,7 @@ import torch
 from ways import error_rate, way
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.checkpoints.sparse import STATE
 from fairseq_prune.command_line import PlainParser, finish
 from fairseq_prune.cuts.sparser_weights import component_weights
 from fairseq_prune.data.manifest import read_manifest
@@ -81,10 +82,17 @@ def append(path, line):
     print(f"{of}: WER {error_rate(line):.2f}", flush=True)
 
 
-def zeros_of(path) -> float:
-    """Share of zeros among the weights that are pruned, counted."""
-    weights = component_weights(load_checkpoint_file(path), path).values()
-    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+def counted_weights(path) -> dict:
+    """Share of zeros among the weights that are pruned, and how many of all weights are not zero."""
+    checkpoint = load_checkpoint_file(path)
+    pruned = component_weights(checkpoint, path).values()
+    zeros = sum(int((weight == 0).sum()) for weight in pruned) / sum(weight.numel() for weight in pruned)
+    whole = [value for name, value in checkpoint["model"].items() if name != STATE]
+    return {
+        "pruned": zeros,
+        "of_all_components": zeros,
+        "weights": sum(int(torch.count_nonzero(value)) for value in whole),
+    }
 
 
 def main(args):
@@ -93,10 +101,10 @@ def main(args):
     keys = ("split", "score", "seed")
     if any(all(line[key] == found[key] for key in keys) for line in finished(args.out)):
         return
-    zeros = zeros_of(args.checkpoint)
-    transcriber = WhisperTranscriber(args.checkpoint, **TRANSCRIBING)
+    weights = counted_weights(args.checkpoint)
+    transcriber = WhisperTranscriber(args.checkpoint, int8=args.int8, **TRANSCRIBING)
     counted = errors(transcriber, *recordings(args.data, args.split, args.most_of_a_speaker))
-    append(args.out, {**found, "sparsity": zeros, "pruned": zeros, "of_all_components": zeros, **counted})
+    append(args.out, {**found, "sparsity": weights["pruned"], **weights, **counted})
 
 
 if __name__ == "__main__":
@@ -113,5 +121,6 @@ if __name__ == "__main__":
         default=MOST,
         help=f"utterances of each, the first ones (default: {MOST})",
     )
+    add("--int8", action="store_true", help="the decoder's weights in 8 bits")
     add("--out", type=Path, required=True, help="file of results, to which a line is added")
     raise SystemExit(finish(main, parser.parse_args()))
