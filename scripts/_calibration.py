@@ -84,7 +84,7 @@ def load_own_checkpoint(path):
     """The content of a checkpoint, and whether it is one of our Whispers.
 
     Raises:
-        ValueError: a Whisper of another library.
+        ValueError: a Whisper of another library, or a file without configuration.
     """
     whisper = is_whisper(path)
     if path.is_dir():
@@ -94,4 +94,6 @@ def load_own_checkpoint(path):
     content = load_checkpoint_file(path)
     if whisper and "model" not in content:
         raise ValueError(f"{path}: a .pt of OpenAI, expected a checkpoint of scripts/import_whisper.py")
+    if not content.get("cfg"):
+        raise ValueError(f"{path}: found no configuration (cfg), expected a checkpoint of fairseq 0.12")
     return content, whisper

@@ -117,6 +117,13 @@ COMMANDS = {
     },
     "scripts/sparsity.py report recognition.pt --csv out.csv": {"recognition.pt": "checkpoint options"},
     "scripts/sparsity.py finalize recognition.pt --out out.pt": {"recognition.pt": "checkpoint options"},
+    f"scripts/prune_weights.py --checkpoint understanding.pt --sparsity 0.3 --out out.pt {SPOKEN}": {
+        "understanding.pt": "checkpoint options",
+        SPOKEN: "audio",
+    },
+    "scripts/prune_weights.py --checkpoint recognition.pt --score magnitude --sparsity 0.5 --out out.pt": {
+        "recognition.pt": "checkpoint options"
+    },
     "scripts/prune_layers.py --checkpoint understanding.pt --decoder 1 --out out.pt": {
         "understanding.pt": "checkpoint options"
     },
