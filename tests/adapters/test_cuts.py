@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytest.importorskip("transformers", minversion="5.0")
+pytest.importorskip("transformers", minversion="5.24")
 
 from bpe_tokenizer_file import TEXTS, bpe_tokenizer_json
 from small_models import KINDS, waveform_model, waveforms, whisper_model

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-pytest.importorskip("transformers", minversion="5.0")
+pytest.importorskip("transformers", minversion="5.24")
 
 from small_models import KINDS, LARGE, waveform_model, waveforms, whisper_model
 
@@ -227,3 +227,10 @@ def test_bad_options_leave_the_model_as_it_was(options, message):
 def test_a_model_without_such_layers_is_refused():
     with pytest.raises(ValueError, match="Linear: expected one with an encoder of hubert"):
         prune_tokens(torch.nn.Linear(1, 1))
+
+
+def test_a_transformers_that_is_too_old_is_refused(monkeypatch):
+    model = waveform_model("hubert")
+    monkeypatch.setattr("transformers.__version__", "5.12.1")
+    with pytest.raises(ValueError, match=r"^transformers: found 5\.12\.1, expected 5\.24 or later$"):
+        prune_tokens(model)

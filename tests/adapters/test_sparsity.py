@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytest.importorskip("transformers", minversion="5.0")
+pytest.importorskip("transformers", minversion="5.24")
 pytest.importorskip("accelerate")
 
 from small_models import whisper_model

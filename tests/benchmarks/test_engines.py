@@ -62,7 +62,7 @@ def test_a_graph_in_half_precision_is_refused(dtype):
 
 @torch.no_grad()
 def test_transformers_hubert_drops_frames_by_the_adapter():
-    pytest.importorskip("transformers", minversion="5.0")
+    pytest.importorskip("transformers", minversion="5.24")
     dense, pruned = (
         build_entry(Spec.parse(f"transformers_sdpa{options}"), torch.device("cpu"), 1)
         for options in ("", ",keeps=0.5/1/1/1/1/1/1/1/1/1/1/1")

@@ -18,7 +18,7 @@ from fairseq_prune.models.token_pruning import token_pruning
 from fairseq_prune.modules.frames import TokenPruning
 from fairseq_prune.modules.hubert.convolution import normalize_waveform
 
-transformers = pytest.importorskip("transformers", minversion="5.0")
+transformers = pytest.importorskip("transformers", minversion="5.24")
 adapters = pytest.importorskip("fairseq_prune.adapters.transformers")
 
 RECOGNITION = str(Path(__file__).parent / "of_5d3c2e6" / "recognition.pt")

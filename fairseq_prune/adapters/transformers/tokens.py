@@ -6,6 +6,7 @@ works on: the decoder of a Whisper, a CTC head and its loss, training with gradi
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib import import_module
 from types import MethodType
 from typing import NamedTuple, Optional
 
@@ -17,6 +18,8 @@ from fairseq_prune.adapters.transformers.pruner import Pruner
 from fairseq_prune.constants import TOKEN_PRUNING
 from fairseq_prune.modules.frames import TokenPruning
 from fairseq_prune.pruning.schedules import layer_keep_ratios
+
+OLDEST = (5, 24)  # transformers of which layers return what those here return
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
@@ -59,9 +62,11 @@ def prune_tokens(
         the model.
 
     Raises:
-        ValueError: a ratio or a layer that does not fit, an unknown criterion, a model of another kind.
+        ValueError: a ratio or a layer that does not fit, an unknown criterion, a model of another kind, a transformers
+            that is too old.
     """
     encoder = encoder_of(model)
+    _check_version(import_module("transformers").__version__)
     if getattr(model.config, "add_adapter", False):
         raise ValueError("config.add_adapter: found an adapter that strides over frames, expected none")
     ratios = layer_keep_ratios(len(encoder.layers), keep_ratio, start_layer, explicit=keep_ratios)
@@ -76,6 +81,11 @@ def prune_tokens(
     for config in {id(part.config): part.config for part in (model, encoder)}.values():
         setattr(config, TOKEN_PRUNING, settings)
     return model
+
+
+def _check_version(found: str) -> None:
+    if tuple(int(number) for number in found.split(".")[:2]) < OLDEST:
+        raise ValueError(f"transformers: found {found}, expected {'.'.join(map(str, OLDEST))} or later")
 
 
 def restore_tokens(model: nn.Module) -> nn.Module:
