@@ -180,6 +180,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(prune, folder, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["silence.wav"], words
     status, _, err = prune(*half, first, checkpoint="text.pt")
     assert status == 2 and "text.pt" in err.splitlines()[-1]
+    torch.save({"model": load_checkpoint_file(CTC)["model"]}, folder / "bare.pt")
+    status, _, err = prune(*half, "--score", "magnitude", checkpoint="bare.pt")
+    assert status == 2 and "bare.pt: found no configuration (cfg)" in err.splitlines()[-1]
     status, _, err = prune("--sparsity", "decoder.fc=0.5", "--score", "magnitude", checkpoint=CTC)
     assert status == 2 and "found 'decoder.fc', expected some of encoder.self_attn, encoder.fc" in err
     status, _, err = prune(*half, first, checkpoint=CTC)
