@@ -46,7 +46,7 @@ class Grid:
 
     def __init__(self, args):
         self.args = args
-        self.transcriber = WhisperTranscriber(args.checkpoint, device=args.device, **TRANSCRIBING)
+        self.transcriber = WhisperTranscriber(args.checkpoint, device=args.device, plain=True, **TRANSCRIBING)
         self.model = self.transcriber.listener.model
         self.found = {}
 

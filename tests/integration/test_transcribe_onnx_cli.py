@@ -11,7 +11,7 @@ from fairseq_prune.checkpoints.whisper.onnx import export_onnx
 from fairseq_prune.data.audio import read_audio
 from fairseq_prune.data.log_mel import log_mel
 from fairseq_prune.data.pauses import cut_at_pauses
-from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
+from fairseq_prune.inference.whisper.loading import WhisperPipeline
 from fairseq_prune.modules.whisper.generation import WhisperGenerator
 
 TRANSCRIBE = ROOT / "scripts" / "transcribe.py"
@@ -23,10 +23,7 @@ PREFIX = TOKENIZER.prefix("en")
 
 def load(folder):
     """The model in torch, which takes every fourth frame of silence."""
-    whisper = WhisperTranscriber(
-        write_checkpoint(folder / "whisper.pt"), {"silence_stride": 4}, language="en"
-    )
-    return whisper.listener.model
+    return WhisperPipeline(write_checkpoint(folder / "whisper.pt"), {"silence_stride": 4}).model
 
 
 @pytest.fixture(scope="module")

@@ -30,11 +30,13 @@ class WhisperTranscriber:
         half: float16, on GPUs.
         tokenizer: tokenizer.json or OpenAI's .tiktoken, for a source that holds none.
         int8: the decoder's weights in 8 bits, on the CPU.
+        plain: leave the decoder's layers as they are, for who changes their weights; slower.
         options: fields of `TranscriptionOptions`.
 
     Raises:
         FileNotFoundError: there is no such source.
-        ValueError: it is no Whisper; an option does not go with it; an override or the device cannot be used.
+        ValueError: it is no Whisper; an option does not go with it; an override or the device cannot be used; int8
+            and plain.
     """
 
     def __init__(
@@ -45,12 +47,16 @@ class WhisperTranscriber:
         half: bool = False,
         tokenizer=None,
         int8: bool = False,
+        plain: bool = False,
         **options,
     ):
+        if int8 and plain:
+            raise ValueError("int8 and plain: found both, expected one at most")
         self.options = TranscriptionOptions(**options)
         pipeline = WhisperPipeline(source, overrides, device, half, tokenizer)
         pipeline.require(self.options.language, self.options.task)
-        prepare_for_generation_(pipeline.model.decoder, int8)
+        if not plain:
+            prepare_for_generation_(pipeline.model.decoder, int8)
         self.multilingual = pipeline.multilingual
         self.listener = Listener(pipeline, self.options)
 
