@@ -37,7 +37,6 @@ def site(tmp_path_factory):
     return out
 
 
-@pytest.mark.slow
 def test_every_document_is_a_page_whose_links_lead_somewhere(site):
     pages = {page.resolve(): Links(page) for page in site.rglob("*.html") if page.name != "404.html"}
     documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]
