@@ -31,6 +31,7 @@ def finish(action: Callable, args: argparse.Namespace) -> int:
     Bad input becomes one line on stderr, and so does Ctrl-C. The environment variable FAIRSEQ_PRUNE_TRACEBACK=1
     shows where the error was raised.
     """
+    logging.disable(logging.INFO)  # importing fairseq lets all libraries log
     try:
         action(args)
     except KeyboardInterrupt:

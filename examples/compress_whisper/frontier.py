@@ -55,8 +55,9 @@ def draw(lines, most, out) -> None:
             panel.errorbar(x, y, [y - low, high - y], fmt="o", color=f"C{number}", elinewidth=0.7, label=kind)
         for (x, y), line in zip(points, shown):
             name = line["score"].partition(":")[2].strip()
-            panel.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7)
+            panel.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7, rotation=20)
         panel.plot(*zip(*(points[i] for i in frontier(points))), color="black", linewidth=0.8, zorder=0)
+        panel.margins(x=0.25)  # room for names
         panel.set_xlabel(title)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("WER, with 95 % intervals")
