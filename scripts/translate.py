@@ -22,13 +22,8 @@ from fairseq_prune.checkpoints.hubert.runtime import OnnxTranslator
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.speech_pieces import as_heard, speech_pieces
 
-OF_CHECKPOINTS = (
-    "batch_size",
-    "device",
-    "fp16",
-    "int8",
-    "model_overrides",
-)  # options that an export does not take
+# options that an export does not take
+OF_CHECKPOINTS = ("batch_size", "device", "fp16", "int8", "model_overrides")
 UNKNOWN = 20.0  # seconds of the longest piece for a checkpoint that says nothing of its training
 
 

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from tables import rate
 from ways import error_rate
 
 from fairseq_prune.command_line import PlainParser, finish
@@ -31,6 +32,11 @@ def frontier(points) -> list[int]:
     return chosen
 
 
+def _milliseconds(line) -> float:
+    """An utterance."""
+    return 1000 * line["seconds"] / len(line["words"])
+
+
 def draw(lines, most, out) -> None:
     """Two panels with the error rates of all ways up to ``most`` percent."""
     import matplotlib
@@ -43,7 +49,7 @@ def draw(lines, most, out) -> None:
     figure, panels = plt.subplots(1, 2, figsize=(12, 5), sharey=True)
     costs = {
         "weights that are not zero, millions": [line["weights"] / 1e6 for line in shown],
-        "processor time, ms an utterance": [1000 * line["seconds"] / len(line["words"]) for line in shown],
+        "processor time, ms an utterance": [_milliseconds(line) for line in shown],
     }
     for panel, (title, cost) in zip(panels, costs.items()):
         points = [(x, error_rate(line)) for x, line in zip(cost, shown)]
@@ -78,12 +84,13 @@ def main(args):
         "| way | weights that are not zero | WER | 95 % | ms an utterance |\n| --- | --- | --- | --- | --- |"
     )
     for line in sorted(lines, key=error_rate):
-        low, high = rate_interval(np.array(line["errors"]), np.array(line["words"]))
-        time = 1000 * line["seconds"] / len(line["words"])
-        print(
-            f"| {line['score']} | {line['weights'] / 1e6:.1f} M | {error_rate(line):.2f} | {low:.2f} to {high:.2f}"
-            f" | {time:.0f} |"
+        cells = (
+            line["score"],
+            f"{line['weights'] / 1e6:.1f} M",
+            *rate(line).values(),
+            f"{_milliseconds(line):.0f}",
         )
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

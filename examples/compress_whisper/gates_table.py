@@ -14,19 +14,16 @@ import statistics
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from score import MOST, TRANSCRIBING, errors, finished, recordings
-from tables import table
+from tables import rates, table
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.command_line import PlainParser, finish
 from fairseq_prune.cuts.base import count_weights
-from fairseq_prune.evaluation.bootstrap import interval, rate_interval, resample
 from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
+from fairseq_prune.models.gated_whisper import MACS_MEL_FRAMES, MACS_TOKENS
 from fairseq_prune.modules.whisper.gated import layer_macs, layer_parameters
-
-MEL_FRAMES, TOKENS = 1000, 30
 
 
 def scored(args, models):
@@ -48,14 +45,14 @@ def scored(args, models):
 @torch.inference_mode()
 def seconds(model):
     """Processor time of the encoder, and of writing a text token by token."""
-    clip = min(MEL_FRAMES, model.encoder.max_positions())
+    clip = min(MACS_MEL_FRAMES, model.encoder.max_positions())
     features = torch.randn(
         1, clip, model.encoder.conv1.in_channels, generator=torch.Generator().manual_seed(0)
     )
     start = time.process_time()
     encoded, state = model.encoder(features, torch.tensor([clip])), {}
     heard = time.process_time()
-    for step in range(1, TOKENS + 1):
+    for step in range(1, MACS_TOKENS + 1):
         model.decoder(torch.full((1, step), 11), encoded, incremental_state=state)
     return heard - start, time.process_time() - heard
 
@@ -73,19 +70,13 @@ def in_turns(models, rounds):
 
 def row(name, line, dense, path, model, times, of_dense):
     """Of the table."""
-    found, words, base = (np.array(x) for x in (line["errors"], line["words"], dense["errors"]))
-    low, high = rate_interval(found, words)
-    more, spoken = resample(np.stack([found - base, words], axis=1)).T
-    least, most = interval(100 * more / spoken)
-    clip = min(MEL_FRAMES, model.encoder.max_positions()), TOKENS
+    clip = min(MACS_MEL_FRAMES, model.encoder.max_positions()), MACS_TOKENS
     return {
         "model": name,
         "parameters of the layers": f"{int(layer_parameters(model, expected=False)):,}",
         "of all": f"{count_weights(load_checkpoint_file(path)['model'])[0] / 1e6:.1f} M",
         "MACs of the layers": f"{float(layer_macs(model, *clip, expected=False)) / 1e9:.2f} G",
-        "WER": f"{100 * found.sum() / words.sum():.2f}",
-        "95 %": f"{low:.2f} to {high:.2f}",
-        "minus dense": f"{100 * (found - base).sum() / words.sum():+.2f} ({least:+.2f} to {most:+.2f})",
+        **rates(line, dense),
         "encoder ms": f"{times[0]:.0f}",
         "decoder ms": f"{times[1]:.0f}",
         "times as fast": f"{sum(of_dense) / sum(times):.2f}",

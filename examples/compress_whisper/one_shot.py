@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from score import TRANSCRIBING, append, errors, finished, recordings
+from score import MOST, TRANSCRIBING, append, errors, finished, recordings
 from ways import STAGES, Plans
 
 from fairseq_prune.benchmarks.weight_calibration import (
@@ -156,8 +156,8 @@ if __name__ == "__main__":
     add(
         "--most-of-a-speaker",
         type=int,
-        default=6,
-        help="utterances to transcribe of each, the first ones (default: 6, which all have)",
+        default=MOST,
+        help=f"utterances to transcribe of each, the first ones (default: {MOST}, which all have)",
     )
     add("--device", default="cpu")
     raise SystemExit(finish(main, parser.parse_args()))

@@ -29,12 +29,24 @@ def described(line) -> str:
     return "all alike" if line["score"] != "dense" else ""
 
 
+def rate(line) -> dict[str, str]:
+    """The error rate of a line and its interval."""
+    errors, words = np.array(line["errors"]), np.array(line["words"])
+    low, high = rate_interval(errors, words)
+    return {"WER": f"{100 * errors.sum() / words.sum():.2f}", "95 %": f"{low:.2f} to {high:.2f}"}
+
+
+def rates(line, dense) -> dict[str, str]:
+    """As of `rate`, and the difference to the dense line and its interval."""
+    more, words = np.array(line["errors"]) - np.array(dense["errors"]), np.array(line["words"])
+    drawn, spoken = resample(np.stack([more, words], axis=1)).T
+    least, most = interval(100 * drawn / spoken)
+    difference = f"{100 * more.sum() / words.sum():+.2f} ({least:+.2f} to {most:+.2f})"
+    return {**rate(line), "minus dense": difference}
+
+
 def row(line, dense) -> dict[str, str]:
     """Of a table."""
-    errors, words, base = (np.array(x) for x in (line["errors"], line["words"], dense["errors"]))
-    low, high = rate_interval(errors, words)
-    more, spoken = resample(np.stack([errors - base, words], axis=1)).T
-    least, most = interval(100 * more / spoken)
     return {
         "score": line["score"],
         "scope": line["scope"],
@@ -42,9 +54,7 @@ def row(line, dense) -> dict[str, str]:
         "zeros of these %": f"{100 * line['pruned']:.0f}",
         "zeros of all layers %": f"{100 * line['of_all_components']:.1f}",
         "seed": str(line["seed"]) if line["score"] != "dense" else "",
-        "WER": f"{100 * errors.sum() / words.sum():.2f}",
-        "95 %": f"{low:.2f} to {high:.2f}",
-        "minus dense": f"{100 * (errors - base).sum() / words.sum():+.2f} ({least:+.2f} to {most:+.2f})",
+        **rates(line, dense),
     }
 
 

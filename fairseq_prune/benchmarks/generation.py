@@ -113,15 +113,12 @@ def generation_table(groups: Sequence[Sequence[Written]], bandwidth: float) -> s
     """Markdown; speed-ups are to the first row of each group."""
     rows = []
     for written in (written for group in groups for written in group):
-        task, milliseconds = (
-            written.task,
-            {name: 1000 * s / written.task.steps for name, s in written.stages.items()},
-        )
-        read = (
-            written.bytes / written.step / bandwidth
-            if written.bytes and task.batch * task.beam <= 5
-            else None
-        )
+        task = written.task
+        milliseconds = {name: 1000 * s / task.steps for name, s in written.stages.items()}
+        reads_once = (
+            written.bytes and task.batch * task.beam <= 5
+        )  # with more rows, products are not bound by memory
+        read = written.bytes / written.step / bandwidth if reads_once else None
         rows.append(
             {
                 "entry": written.name,

@@ -16,9 +16,7 @@ class EpochPlan(NamedTuple):
     """The make-up of every item of an epoch; item ``i`` begins with utterance ``i``."""
 
     members: np.ndarray  # (items, most utterances) utterance indices, -1 where there is none
-    pauses: (
-        np.ndarray
-    )  # (items, most utterances + 1) samples of silence before each member, and after the last
+    pauses: np.ndarray  # (items, most utterances + 1) samples of silence before each member, and after all
     speeds: np.ndarray  # (items,) per cent; 110 is faster and shorter
     samples: np.ndarray  # (items,) resulting length of the audio
     tokens: np.ndarray  # (items,) target tokens of all members together

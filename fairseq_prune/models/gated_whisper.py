@@ -95,7 +95,6 @@ class GatedWhisper(Whisper):
             clip = min(MACS_MEL_FRAMES, self.encoder.max_positions()), MACS_TOKENS
             extra["parameters"] = layer_parameters(self) / layer_parameters(self, expected=False)
             extra["macs"] = layer_macs(self, *clip) / layer_macs(self, *clip, expected=False)
-            extra["multipliers"] = (
-                self.multipliers()
-            )  # here, for all that a loss reads comes out of `forward`
+            # here, for all that a loss reads comes out of `forward`
+            extra["multipliers"] = self.multipliers()
         return logits, extra

@@ -45,6 +45,12 @@ def is_plain(layer: nn.Module) -> bool:
     return type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
 
 
+def require_cpu(device: torch.device) -> None:
+    """Raise ValueError for a decoder that is to have weights of 8 bits on another device than the CPU."""
+    if device.type != "cpu":
+        raise ValueError(f"weights of 8 bits: found a decoder on {device}, expected the CPU")
+
+
 def side_by_side(layers: Sequence[nn.Linear]) -> nn.Linear:
     """One layer that gives the outputs of all of them, of the same inputs, one after the other; bias 0 for none."""
     weight = torch.cat([layer.weight.detach() for layer in layers])
@@ -65,8 +71,7 @@ def packed(*layers: nn.Linear, int8: bool = False) -> nn.Module:
     """
     layer = layers[0] if len(layers) == 1 else side_by_side(layers)
     if int8:
-        return quantize_dynamic(nn.Sequential(layer), {"0": per_channel_dynamic_qconfig}, dtype=torch.qint8)[
-            0
-        ]
+        alone = nn.Sequential(layer)
+        return quantize_dynamic(alone, {"0": per_channel_dynamic_qconfig}, dtype=torch.qint8)[0]
     with torch.no_grad():
         return PackedLinear(layer) if onednn.packs(layer.weight) else layer

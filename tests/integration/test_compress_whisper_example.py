@@ -4,12 +4,12 @@ import json
 
 import pandas as pd
 import pytest
-from command_lines import ROOT
+from command_lines import BIN, ROOT
 from whisper_files import write_checkpoint, write_recordings
 
+from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.data.manifest import Utterance, write_manifest
 
-PRELOAD = "fairseq.tasks fairseq_prune.benchmarks.weight_calibration pandas"
 EXAMPLE = ROOT / "examples" / "compress_whisper"
 SECONDS = (1.1, 0.7, 0.9, 0.8)
 
@@ -55,6 +55,49 @@ def test_a_grid_that_was_stopped_ends_as_one_that_was_not(forks, folder):
     )
     assert status == 0, err
     assert out.count("\n| ") == 8 and "| wanda | matrix | all alike | 30 | 30.0 |" in out
+
+
+def test_a_checkpoint_is_scored_once_and_drawn_beside_others(forks, folder):
+    arguments = ("--checkpoint", "whisper.pt", "--data", ".", "--split", "choose", "--out", "scored.jsonl")
+    for way in ("dense", "dense", "dense: int8"):
+        words = (*arguments, "--way", way, *(["--int8"] if "int8" in way else []))
+        status, _, err = forks.run(EXAMPLE / "score.py", *words, cwd=folder)
+        assert status == 0, err
+    lines = [json.loads(line) for line in (folder / "scored.jsonl").read_text().splitlines()]
+    assert [line["score"] for line in lines] == ["dense", "dense: int8"]
+    weights = load_checkpoint_file(folder / "whisper.pt")["model"].values()
+    assert all(line["weights"] == sum(int((w != 0).sum()) for w in weights) for line in lines)
+    words = ("--results", "scored.jsonl", "--plot", "frontier.png", "--most", 1000)
+    status, out, err = forks.run(EXAMPLE / "frontier.py", *words, cwd=folder)
+    assert status == 0 and (folder / "frontier.png").stat().st_size > 1000, err
+    assert out.count("\n| dense") == 2 and "DEBUG" not in err
+
+
+def test_parp_runs_as_configured(forks, folder):
+    words = ("--config-dir", EXAMPLE / "config", "--config-name", "parp_tiny_en", "hydra.run.dir=parp")
+    paths = (
+        f"task.data={folder}",
+        f"criterion.teacher_path={folder}/whisper.pt",
+        f"model.whisper_path={folder}/whisper.pt",
+    )
+    short = ("optimization.max_update=4", "model.prune_end_update=2", "model.prune_interval=1")
+    keys = (f"common.user_dir={ROOT / 'fairseq_prune'}", f"checkpoint.save_dir={folder}/parp", *paths, *short)
+    status, out, err = forks.run(BIN / "fairseq-hydra-train", *words, *keys, cwd=folder)
+    assert status == 0, out + err
+    arguments = (
+        "--checkpoint",
+        "parp/checkpoint_last.pt",
+        "--data",
+        ".",
+        "--split",
+        "choose",
+        "--out",
+        "parp.jsonl",
+    )
+    status, _, err = forks.run(EXAMPLE / "score.py", *arguments, "--way", "parp-0.5", cwd=folder)
+    assert status == 0, err
+    [line] = [json.loads(line) for line in (folder / "parp.jsonl").read_text().splitlines()]
+    assert line["pruned"] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_results_of_other_utterances_are_refused(forks, folder):

@@ -30,7 +30,7 @@ class WhisperTranscriber:
         half: float16, on GPUs.
         tokenizer: tokenizer.json or OpenAI's .tiktoken, for a source that holds none.
         int8: the decoder's weights in 8 bits, on the CPU.
-        plain: leave the decoder's layers as they are, for who changes their weights; slower.
+        plain: leave the decoder's layers as they are, for a caller that changes their weights; slower.
         options: fields of `TranscriptionOptions`.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairseq_prune.modules.keys_values import KeysValues
-from fairseq_prune.modules.packed import is_plain, packed
+from fairseq_prune.modules.packed import is_plain, packed, require_cpu
 from fairseq_prune.pruning.attention import attention_bias
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -128,9 +128,8 @@ class GenerationCrossAttention(GenerationAttention):
                 incremental_state[self] = kept
         states, (tokens, rows, _) = kept.states, x.shape
         query = self.q_proj(x).transpose(0, 1).reshape(states.keys.size(0), -1, x.size(-1))
-        query = query.unflatten(-1, (self.num_heads, -1)).transpose(
-            1, 2
-        )  # (sentences, heads, beams * tokens, ...)
+        # (sentences, heads, beams * tokens, head dim)
+        query = query.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         mask = attention_bias(key_padding_mask, None, x.dtype)
         found = F.scaled_dot_product_attention(query, *states, mask)
         found = found.transpose(1, 2).reshape(rows, tokens, -1).transpose(0, 1)
@@ -166,9 +165,8 @@ def prepare_for_generation_(decoder: nn.Module, int8: bool = False) -> None:
     Raises:
         ValueError: int8 on another device.
     """
-    device = decoder.embed_tokens.weight.device
-    if int8 and device.type != "cpu":
-        raise ValueError(f"weights of 8 bits: found a decoder on {device}, expected the CPU")
+    if int8:
+        require_cpu(decoder.embed_tokens.weight.device)
     for index in range(len(decoder.layers)):  # iterating would draw the layers that LayerDrop skips
         layer = decoder.layers[index]
         if _is_plain(layer.self_attn):

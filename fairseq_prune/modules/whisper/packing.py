@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from fairseq_prune.modules.packed import is_plain, packed
+from fairseq_prune.modules.packed import is_plain, packed, require_cpu
 
 # read once a clip, over all of its frames; alignment looks at the weights
 LEFT_OUT = ("encoder_attn.k_proj", "encoder_attn.v_proj")
@@ -22,8 +22,8 @@ def prepare_for_generation_(decoder: nn.Module, int8: bool = False) -> None:
         ValueError: int8 on another device than the CPU.
     """
     embedding = decoder.embed_tokens.weight
-    if int8 and embedding.device.type != "cpu":
-        raise ValueError(f"weights of 8 bits: found a decoder on {embedding.device}, expected the CPU")
+    if int8:
+        require_cpu(embedding.device)
     for name, layer in list(decoder.layers.named_modules()):
         if is_plain(layer) and not name.endswith(LEFT_OUT):
             parent, _, own = name.rpartition(".")
