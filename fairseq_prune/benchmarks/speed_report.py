@@ -1,6 +1,8 @@
 """The measured tables of docs/speed.md in one file: each is a run of scripts/benchmark.py, for each instruction set."""
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+import fairseq_prune
 from fairseq_prune.files import complete
 from fairseq_prune.modules import kernels
 
@@ -87,11 +90,14 @@ TINY_SECTIONS = (
 
 
 def report(program: Path, out: Path, sections: Sequence[Section] = SECTIONS) -> None:
-    """Write the tables: on one thread, in the processor's time, with this machine's instructions and with AVX2 alone.
+    """Write the tables: on one thread, in the processor's time, with this machine's instructions, then with AVX2 alone.
+
+    Each table is kept in the folder ``OUT.parts`` as soon as it is made. A report that was stopped goes on from there,
+    on the same machine and with the same code.
 
     Args:
         program: scripts/benchmark.py.
-        out: the file, which is written when all is measured.
+        out: the file, which is written when all is measured; the folder is then removed.
 
     Raises:
         RuntimeError: a run ended with an error, whose last line is in the message.
@@ -99,15 +105,31 @@ def report(program: Path, out: Path, sections: Sequence[Section] = SECTIONS) -> 
     runs = [(kernels.instructions(), {}, section) for section in sections]
     if kernels.instructions() != "AVX2":
         runs += [("AVX2", AVX2, section) for section in sections if section.limited]
-    parts: list[str] = []
+    folder, code = out.with_name(f"{out.name}.parts"), _digest_of_code(program)
+    parts: list[Path] = []
     for instructions, limits, section in tqdm(runs, desc="report", unit="table"):
         settings = "".join(f"{name}={value} " for name, value in limits.items())
         arguments = f"{section.arguments} --threads 1 --processor-time"
-        parts.append(f"## {section.title}, {instructions}\n")
-        parts.append(f"    {settings}python scripts/benchmark.py {arguments}\n")
-        parts.append(_run(program, arguments.split(), limits))
+        command = f"{settings}python scripts/benchmark.py {arguments}"
+        key = hashlib.sha256(f"{command}\n{kernels.machine()}\n{code}".encode()).hexdigest()
+        part = folder / f"{key}.md"
+        parts.append(part)
+        if not part.exists():
+            table = _run(program, arguments.split(), limits)
+            with complete(part) as aside:
+                text = f"## {section.title}, {instructions}\n\n    {command}\n\n{table}"
+                aside.write_text(text, encoding="utf-8")
     with complete(out, overwrite=True) as aside:
-        aside.write_text("\n".join(parts), encoding="utf-8")
+        aside.write_text("\n".join(part.read_text(encoding="utf-8") for part in parts), encoding="utf-8")
+    shutil.rmtree(folder)
+
+
+def _digest_of_code(program: Path) -> str:
+    """Of the program and of this package: tables of other code would not be comparable."""
+    digest = hashlib.sha256()
+    for path in [program, *sorted(Path(fairseq_prune.__file__).parent.rglob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _run(program: Path, arguments: Sequence[str], limits: dict[str, str]) -> str:
