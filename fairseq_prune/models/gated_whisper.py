@@ -46,7 +46,7 @@ class GatedWhisper(Whisper):
         """As of `Whisper`.
 
         Raises:
-            ValueError: also where ``prune`` names nothing, or weights are pruned by magnitude too.
+            ValueError: also where ``prune`` names nothing, or weights are pruned by magnitude or rounded too.
         """
         gating = parse_gating(cfg.prune, WhisperGating)
         if gating is None:
@@ -58,6 +58,8 @@ class GatedWhisper(Whisper):
             raise ValueError(
                 f"--prune-sparsity: found {cfg.prune_sparsity} for a gated_whisper, expected gates alone"
             )
+        if cfg.int8_aware:
+            raise ValueError("--int8-aware: found it for a gated_whisper, expected gates alone")
         model = super().build_model(cfg, task)
         gate_layers(model, gating)
         model.multipliers = Multipliers()

@@ -8,11 +8,13 @@ from torch import Tensor
 
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly
 from fairseq_prune.checkpoints.whisper.own import read_whisper
+from fairseq_prune.models import trainer_hooks  # noqa: F401 (calls `prepare_training`)
 from fairseq_prune.models.magnitude_pruning import MagnitudePruned, MagnitudePruningConfig
 from fairseq_prune.models.options import keep_in_checkpoint, option, with_default
 from fairseq_prune.models.token_pruning import TokenPruningConfig, token_pruning
 from fairseq_prune.modules.whisper.decoder import WhisperDecoder
 from fairseq_prune.modules.whisper.encoder import WhisperEncoder
+from fairseq_prune.modules.whisper.int8_training import round_as_int8_
 from fairseq_prune.modules.whisper.settings import WhisperSettings
 
 
@@ -22,6 +24,11 @@ class WhisperConfig(MagnitudePruningConfig, TokenPruningConfig, WhisperSettings)
         None,
         "start from this checkpoint of a model whisper (scripts/import_whisper.py writes one), which then says the "
         "sizes; read when training starts, never when a checkpoint is loaded",
+    )
+    int8_aware: bool = option(
+        False,
+        "train, and validate, with weights and activations rounded as the ONNX export of 8 bits rounds them; what is "
+        "saved is not rounded, and is used as any checkpoint",
     )
 
 
@@ -71,6 +78,11 @@ class Whisper(MagnitudePruned, FairseqEncoderDecoderModel):
         if cfg.prune_sparsity:
             model.attach_pruner(cfg)
         return model
+
+    def prepare_training(self, cfg, criterion) -> None:
+        """Round as 8 bits, where that is asked for; called by fairseq's trainer, never where a checkpoint is used."""
+        if cfg.model.int8_aware:
+            round_as_int8_(self)
 
     def forward(
         self, src_tokens, src_lengths, prev_output_tokens, return_all_hiddens=False, **kwargs

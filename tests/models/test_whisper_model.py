@@ -69,6 +69,21 @@ def test_training_starts_from_a_checkpoint_whose_sizes_it_takes(checkpoint):
         assert torch.equal(value, weights[name]), name
 
 
+@torch.no_grad()
+def test_8_bits_are_for_training_alone(checkpoint):
+    """fairseq's trainer calls `prepare_training`; who loads what it saved, does not."""
+    path, _ = checkpoint
+    model, kept = build(whisper_path=str(path), int8_aware=True)
+    features, lengths = clips(40)
+    inputs = features, lengths, torch.tensor([[3, 5]])
+    expected = model(*inputs)[0]
+    model.prepare_training(OmegaConf.create({"model": {"int8_aware": True}}), None)
+    assert not torch.allclose(model(*inputs)[0], expected, atol=1e-3)
+    again, _ = build(**{name: value for name, value in kept.items() if name != "_name"})
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(*inputs)[0], expected)
+
+
 def test_what_a_checkpoint_keeps_builds_the_model_again(checkpoint):
     path, weights = checkpoint
     _, kept = build(whisper_path=str(path))
