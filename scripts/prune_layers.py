@@ -1,14 +1,16 @@
 #!/usr/bin/env python
-"""Drop layers of a checkpoint, those that are named or those that a scan finds to matter least, and make them narrower.
+"""Drop or merge layers of a checkpoint, those named or those that a scan finds to matter least, and make them narrower.
 
     python scripts/prune_layers.py --checkpoint whisper.pt --decoder 3,4 --out student.pt
+    python scripts/prune_layers.py --checkpoint whisper.pt --decoder 1+2,3+4 --out merged.pt
     python scripts/prune_layers.py --checkpoint teacher.pt --keep-decoder 2 --by loss --data data --out student.pt
     python scripts/prune_layers.py --checkpoint teacher.pt --decoder 3,4 --units 768 --heads 4 --out student.pt
     python scripts/prune_layers.py --checkpoint whisper.pt --units 1152 --rank activation --refit --out cut.pt talk.wav
 
-Layers count from 1. Of a Whisper and a DeltaLM, layers of encoder and decoder can go, of a hubert_deltalm those of the
-decoder (compress_hubert.py makes its HuBERT smaller). The checkpoint that was being trained loses its optimizer: go on
-with --whisper-path, or with --finetune-from-model.
+Layers count from 1; 1+2 is one layer in place of two, with the means of their weights. Of a Whisper and a DeltaLM,
+layers of encoder and decoder can go, of a hubert_deltalm those of the decoder (compress_hubert.py makes its HuBERT
+smaller). The checkpoint that was being trained loses its optimizer: go on with --whisper-path, or with
+--finetune-from-model.
 
 --units and --heads cut feed-forward units and attention heads of each layer of a Whisper; of the exports, onnx alone
 holds fewer heads. --rank says which: those with the smallest weights (norm), those that add the least to the residual
@@ -42,22 +44,27 @@ SIDES = ("encoder", "decoder")
 
 
 def parse_layers(text, count, option):
-    """Layers from 0 of a list that counts from 1, such as 1-2,4.
+    """Groups of layers from 0, each to become one, of a list that counts from 1, such as 1-2,4 or 1+2,3+4.
 
     Raises:
         ValueError: no such list, or a layer that is not there.
     """
-    layers = []
+    groups = []
     for part in text.split(","):
+        joined = part.split("+")
         first, _, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
-            raise ValueError(f"{option}: found {text!r}, expected layers such as 1-2,4")
-        layers += range(int(first), int(last or first) + 1)
+        if len(joined) > 1 and all(number.strip().isdecimal() for number in joined):
+            groups.append([int(number) for number in joined])
+        elif first.isdecimal() and (last or first).isdecimal():
+            groups += [[layer] for layer in range(int(first), int(last or first) + 1)]
+        else:
+            raise ValueError(f"{option}: found {text!r}, expected layers such as 1-2,4 or 1+2,3+4")
+    layers = [layer for group in groups for layer in group]
     wrong = [layer for layer in layers if not 1 <= layer <= count]
     if wrong or not layers or sorted(set(layers)) != layers:
         found = f"layer {wrong[0]}" if wrong else repr(text)
         raise ValueError(f"{option}: found {found}, expected different layers from 1 to {count}, ascending")
-    return [layer - 1 for layer in layers]
+    return [[layer - 1 for layer in group] for group in groups]
 
 
 class Calibration:
@@ -188,7 +195,8 @@ def main(args):
                 raise ValueError(f"{option} needs --data, to choose the layers on")
             else:
                 calibration = calibration or Calibration(args)
-                kept[side], scans[side] = choose(args, calibration, side, stacks[side], count)
+                layers, scans[side] = choose(args, calibration, side, stacks[side], count)
+                kept[side] = [[layer] for layer in layers]
         narrower = args.units is not None or args.heads is not None
         if not kept and not narrower:
             raise ValueError(
@@ -204,10 +212,9 @@ def main(args):
             checkpoint_utils.load_model_ensemble_and_task([str(out)], state=loaded)
     if args.report:
         args.report.write_text(json.dumps(scans, indent=1), encoding="utf-8")
-    for side, layers in kept.items():
-        print(
-            f"{side}: layers {', '.join(str(layer + 1) for layer in layers)} of {model[stacks[side].option]}"
-        )
+    for side, groups in kept.items():
+        names = ("+".join(str(layer + 1) for layer in group) for group in groups)
+        print(f"{side}: layers {', '.join(names)} of {model[stacks[side].option]}")
     parameters, _ = count_weights(load_checkpoint_file(args.out, mmap=True)["model"])
     print(f"{args.out}: {parameters:,} parameters")
 
@@ -217,7 +224,11 @@ if __name__ == "__main__":
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="whisper, deltalm or hubert_deltalm")
     for side in SIDES:
-        add(f"--{side}", metavar="LAYERS", help=f"{side} layers to keep, such as 3,4 or 1-2,4")
+        add(
+            f"--{side}",
+            metavar="LAYERS",
+            help=f"{side} layers to keep, such as 3,4 or 1-2,4, or to merge: 1+2",
+        )
         add(
             f"--keep-{side}", type=positive(int), metavar="N", help=f"keep this many {side} layers, by a scan"
         )

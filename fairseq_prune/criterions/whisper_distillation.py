@@ -4,6 +4,7 @@ DPHuBERT (arXiv 2305.17651) for an encoder with a decoder. The teacher hears wha
 The student is to have the teacher's hidden states in encoder and decoder, and its distributions over the tokens.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import List, Optional  # noqa: UP035 (fairseq's argparse bridge looks for this List)
 
@@ -31,6 +32,13 @@ class WhisperDistillationConfig(TeacherTextConfig):
     distill_layers: List[int] = field(  # noqa: UP006
         default_factory=list,
         metadata={"help": "encoder layers to learn, from 1, beside the encoder's output; not given: all"},
+    )
+    layer_map: List[int] = field(  # noqa: UP006
+        default_factory=list,
+        metadata={
+            "help": "the teacher's decoder layer, from 1, that each decoder layer of a shorter student is to learn, "
+            "such as 2,4; not given: layer by layer"
+        },
     )
     target_sparsity: float = field(
         default=0.5,
@@ -75,11 +83,10 @@ class WhisperDistillationCriterion(TeacherTextCriterion):
         self.distance, self.encoder_weight = DistillationLoss(), cfg.encoder_weight
         self.target_sparsity, self.sparsity_of = cfg.target_sparsity, str(cfg.sparsity_of)
         self.warmup_updates = cfg.sparsity_warmup_updates
-        count = len(self._teacher[0].encoder.layers)
-        self.layers = [int(layer) for layer in cfg.distill_layers] or list(range(1, count + 1))
-        if not all(1 <= layer <= count for layer in self.layers):
-            found = ",".join(map(str, self.layers))
-            raise ValueError(f"--distill-layers: found {found}, expected layers from 1 to {count}")
+        self.layers, self.layer_map = (
+            layers_of(self._teacher[0], side, getattr(cfg, option), option)
+            for side, option in (("encoder", "distill_layers"), ("decoder", "layer_map"))
+        )
 
     def heard_states(self, encoded: dict) -> list[Tensor]:
         """The states of the layers to learn, and the encoder's output."""
@@ -89,8 +96,10 @@ class WhisperDistillationCriterion(TeacherTextCriterion):
 
     def forward(self, model, sample, reduce=True):
         """The loss of a batch, the number it is to be divided by, and what is logged."""
-        hear_alike(self._teacher[0], model, self.encoder_weight)
+        hear_alike(self._teacher[0], model, self.encoder_weight, self.layer_map)
         texts = self.texts(sample)
+        learned = [layer - 1 for layer in self.layer_map]
+        texts = texts._replace(states=texts.states[[*learned, -1]])
         inputs = (sample["net_input"][name] for name in ("src_tokens", "src_lengths"))
         logits, extra = model(*inputs, texts.tokens[:, :-1], return_all_hiddens=True)
         losses = self.decoder_losses(logits, extra["inner_states"], texts)
@@ -109,23 +118,40 @@ class WhisperDistillationCriterion(TeacherTextCriterion):
         return sum(losses.values()), size, {**self.logged(losses, logits, texts), **sizes}
 
 
-def hear_alike(teacher, student, encoder_weight: float) -> None:
+def layers_of(teacher, side: str, listed: Sequence[int], option: str) -> list[int]:
+    """The layers, from 1, that an option lists of the teacher's; all where it lists none.
+
+    Raises:
+        ValueError: the teacher has no such layer.
+    """
+    count = len(getattr(teacher, side).layers)
+    layers = [int(layer) for layer in listed] or list(range(1, count + 1))
+    if not all(1 <= layer <= count for layer in layers):
+        found = ",".join(map(str, layers))
+        raise ValueError(
+            f"--{option.replace('_', '-')}: found {found}, expected layers from 1 to {count} of the teacher's {side}"
+        )
+    return layers
+
+
+def hear_alike(teacher, student, encoder_weight: float, layer_map: Sequence[int]) -> None:
     """Let the teacher hear what the student hears, without dropping any frames.
 
     Raises:
-        ValueError: the student drops frames, or has other layers than the teacher, whose states it is to learn.
+        ValueError: the student drops frames, or has other layers than those whose states it is to learn.
     """
     mine, other = student.encoder, teacher.encoder
     other.audio_context, other.silence_stride = mine.audio_context, mine.silence_stride
     other.keeps_silence, other.pruning = False, TokenPruning([1.0] * len(other.layers))
     if encoder_weight and not mine.pruning.keeps_all:
         raise ValueError("--encoder-weight: found a student that drops frames, expected 0 for it")
-    for side, own, others in (
-        ("encoder", mine, other),
-        ("decoder", student.decoder, teacher.decoder),
-    ):
-        if len(own.layers) != len(others.layers):
-            raise ValueError(
-                f"whisper_distillation: found {len(own.layers)} layers in the student's {side}, expected the teacher's "
-                f"{len(others.layers)}"
-            )
+    if len(mine.layers) != len(other.layers):
+        raise ValueError(
+            f"whisper_distillation: found {len(mine.layers)} layers in the student's encoder, expected the teacher's "
+            f"{len(other.layers)}"
+        )
+    if len(student.decoder.layers) != len(layer_map):
+        raise ValueError(
+            f"--layer-map: found {','.join(map(str, layer_map))}, expected a layer of the teacher for each of the "
+            f"{len(student.decoder.layers)} layers in the student's decoder"
+        )

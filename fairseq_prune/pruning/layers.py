@@ -1,4 +1,4 @@
-"""Layer pruning: how much each layer of a stack matters, which to keep, and the state dict that is left."""
+"""Layer pruning: how much each layer of a stack matters, which to keep or merge, and the state dict that is left."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,3 +129,45 @@ def keep_layers(state_dict: Mapping[str, Tensor], prefix: str, kept: Sequence[in
     if missing:
         raise ValueError(f"expected a layer {prefix}{missing[0]}, found {len(found)} layers")
     return new
+
+
+def merge_layers(
+    state_dict: Mapping[str, Tensor], prefix: str, groups: Sequence[Sequence[int]]
+) -> dict[str, Tensor]:
+    """The state dict of a model each of whose layers is the mean of a group of layers, parameter by parameter.
+
+    BaldWhisper (arXiv 2510.08599) merges neighbours so, with weights that are equal here. A group of one is kept.
+
+    Args:
+        prefix: as of `keep_layers`.
+        groups: numbers of the layers of each group, in the order that the new layers shall have.
+
+    Raises:
+        ValueError: the state dict has no such layer, or the layers of a group have different sizes.
+    """
+    new = keep_layers(state_dict, prefix, [group[0] for group in groups])
+    for place, group in enumerate(groups):
+        layers = [_layer(state_dict, f"{prefix}{index}.") for index in group]
+        shapes = [{name: value.shape for name, value in layer.items()} for layer in layers]
+        for index, found in zip(group, shapes):
+            if found != shapes[0]:
+                raise ValueError(
+                    f"layers {prefix}{group[0]} and {prefix}{index} have different sizes, expected equal ones to merge"
+                )
+        for name, value in layers[0].items():
+            if len(group) > 1:
+                mean = torch.stack([layer[name].float() for layer in layers]).mean(0)
+                new[f"{prefix}{place}.{name}"] = mean.to(value.dtype)
+    return new
+
+
+def _layer(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The parameters of a layer, under their names within it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    if not found:
+        raise ValueError(f"expected a layer {prefix.rstrip('.')}, found none")
+    return found

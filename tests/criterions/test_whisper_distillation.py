@@ -15,6 +15,7 @@ from fairseq_prune.models.gated_whisper import GatedWhisper, GatedWhisperConfig
 from fairseq_prune.modules.frames import TokenPruning
 from fairseq_prune.modules.whisper.gated import layer_parameters
 from fairseq_prune.optim.adam_with_gates import GATES
+from fairseq_prune.pruning.layers import merge_layers
 from fairseq_prune.tasks.spoken_language_understanding import SpokenLanguageUnderstandingTask
 
 WEIGHTS = our_names(huggingface_whisper())
@@ -144,6 +145,7 @@ def test_a_model_without_gates_has_no_term_for_the_size(teacher):
         (dict(hidden_weight=-1.0), "found -1, 1, 1, expected none below 0 and one above"),
         (dict(hidden_weight=0, kl_weight=0, encoder_weight=0), "found 0, 0, 0, expected none below 0"),
         (dict(distill_layers=[2, 3]), "--distill-layers: found 2,3, expected layers from 1 to 2"),
+        (dict(layer_map=[0, 3]), "--layer-map: found 0,3, expected layers from 1 to 3"),
     ],
 )
 def test_options_out_of_range_are_refused(teacher, options, message):
@@ -157,6 +159,7 @@ def test_options_out_of_range_are_refused(teacher, options, message):
         (dict(prune="none"), "--prune: found 'none', expected some of attention_heads, feed_forward_units"),
         (dict(prune="conv_channels"), "--prune: found 'conv_channels', expected none, or some of attention"),
         (dict(prune_sparsity=0.5), "--prune-sparsity: found 0.5 for a gated_whisper"),
+        (dict(int8_aware=True), "--int8-aware: found it for a gated_whisper"),
     ],
 )
 def test_models_that_make_no_sense_are_refused(teacher, options, message):
@@ -169,8 +172,33 @@ def test_students_of_other_frames_or_layers_are_refused(teacher):
     student.encoder.pruning = TokenPruning([0.6, 0.6])
     with pytest.raises(ValueError, match="--encoder-weight: found a student that drops frames"):
         criterion_of(teacher)(student, sample(50))
-    with pytest.raises(ValueError, match="found 1 layers in the student's decoder, expected the teacher's 3"):
+    with pytest.raises(ValueError, match="found 1 layers in the student's encoder, expected the teacher's 2"):
+        criterion_of(teacher)(small_whisper(encoder_layers=1), sample(50))
+    with pytest.raises(
+        ValueError, match="--layer-map: found 1,2,3, expected .* each of the 1 layers in the student"
+    ):
         criterion_of(teacher)(small_whisper(decoder_layers=1), sample(50))
+
+
+@torch.no_grad()
+def test_a_student_of_fewer_decoder_layers_learns_those_of_the_map(teacher):
+    """Layers that are the teacher's first and last hear other inputs, but the first is the teacher's layer 1."""
+    student = small_whisper(merge_layers(WEIGHTS, "decoder.layers.", [[0], [2]]), decoder_layers=2)
+    only_hidden = dict(kl_weight=0.0, encoder_weight=0.0)
+    batch = sample(50, 31)
+    losses = {
+        layer: float(criterion_of(teacher, layer_map=[layer, 3], **only_hidden).eval()(student, batch)[0])
+        for layer in (1, 2)
+    }
+    criterion = criterion_of(teacher, layer_map=[1, 3], **only_hidden).eval()
+    texts = criterion.texts(batch)
+    inputs = (batch["net_input"][name] for name in ("src_tokens", "src_lengths"))
+    states = student(*inputs, texts.tokens[:, :-1])[1]["inner_states"]
+    last = ((states[2] - texts.states[2]).square().mean(-1) * texts.valid).sum()
+    assert losses[1] == pytest.approx(
+        float(last) / 2, rel=1e-4
+    )  # the mean with layer 1, which has no distance
+    assert losses[2] > 1.1 * losses[1]
 
 
 def test_gradients_of_gates_are_not_sent_in_half_precision(teacher):

@@ -130,6 +130,20 @@ def test_the_scan_by_influence_prints_each_layer_and_the_checkpoint_counts_what_
     assert name.format(1) not in state["model"]
 
 
+def test_layers_merge_into_their_mean(prune_layers, folder):
+    code, output, errors = prune_layers(
+        "--checkpoint", "whisper.pt", "--decoder", "1, 2+3", "--out", "merged.pt"
+    )
+    assert code == 0, errors
+    assert "decoder: layers 1, 2+3 of 3" in output
+    before, after = (
+        torch.load(folder / name, weights_only=True)["model"] for name in ("whisper.pt", "merged.pt")
+    )
+    name = "decoder.layers.{}.fc2.weight"
+    torch.testing.assert_close(after[name.format(1)], (before[name.format(1)] + before[name.format(2)]) / 2)
+    assert name.format(2) not in after
+
+
 def test_transcripts_are_covered_in_the_form_in_which_the_model_writes(prune_vocab, folder):
     (folder / "spoken.txt").write_text("WAKE ME UP AT NINE IN THE MORNING\n", encoding="utf-8")
     options = "--checkpoint whisper.pt --text spoken.txt --heldout spoken.txt".split()
@@ -202,6 +216,8 @@ BAD = {
     "layers: out of range": ("layers", ["--decoder", "2,4"], "--decoder: found layer 4, expected"),
     "layers: no layer 0": ("layers", ["--decoder", "0"], "--decoder: found layer 0, expected"),
     "layers: twice": ("layers", ["--decoder", "2,2"], "--decoder: found '2,2', expected"),
+    "layers: twice in a merge": ("layers", ["--decoder", "1+1"], "--decoder: found '1+1', expected"),
+    "layers: a merge of nothing": ("layers", ["--decoder", "1+"], "--decoder: found '1+', expected layers"),
     "layers: no numbers": (
         "layers",
         ["--encoder", "last"],

@@ -150,7 +150,7 @@ def test_a_sparse_model_is_read_again_without_the_state_of_its_pruning(sparse_ch
 def test_a_sparse_model_loses_layers_and_tokens_and_the_state_of_its_pruning(sparse_checkpoint):
     path, weights = sparse_checkpoint
     state = torch.load(path, weights_only=True)
-    small = with_fewer_layers(state, {"decoder": [1, 2]}, str(path))
+    small = with_fewer_layers(state, {"decoder": [[1], [2]]}, str(path))
     vocabulary = vocabulary_in(small, str(path))
     small = cut_checkpoint(small, vocabulary, plan_cut(vocabulary, ["wake me"]), str(path))
     assert "magnitude_pruning" not in small["model"] and small["cfg"]["model"]["prune_sparsity"] == 0

@@ -6,6 +6,7 @@ from fairseq_prune.pruning.layers import (
     BlockInfluence,
     drop_by_loss,
     keep_layers,
+    merge_layers,
     most_influential,
     only_layers,
 )
@@ -90,3 +91,30 @@ def test_the_state_dict_of_the_layers_kept_fits_a_smaller_model():
 def test_a_layer_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match=r"expected a layer layers\.3, found 2 layers"):
         keep_layers({"layers.0.x": 1, "layers.1.x": 2}, "layers.", [1, 3])
+
+
+def test_merged_layers_have_the_means_of_all_parameters():
+    model = nn.ModuleDict({"layers": stack(0.1, 0.2, 0.3, 0.4), "norm": nn.LayerNorm(2)})
+    state = model.state_dict()
+    merged = merge_layers(state, "layers.", [[0, 1, 3], [2]])
+    assert list(merged) == ["layers.0.turn", "layers.1.turn", "norm.weight", "norm.bias"]
+    turns = [Turn(angle).turn for angle in (0.1, 0.2, 0.4)]
+    torch.testing.assert_close(merged["layers.0.turn"], sum(turns).detach() / 3)
+    assert merged["layers.1.turn"] is state["layers.2.turn"]
+    half = {name: value.half() for name, value in state.items()}
+    assert merge_layers(half, "layers.", [[0, 1]])["layers.0.turn"].dtype == torch.float16
+
+
+def test_a_layer_merged_with_itself_is_that_layer():
+    state = stack(0.3, 0.3).state_dict(prefix="layers.")
+    torch.testing.assert_close(
+        merge_layers(state, "layers.", [[0, 1]])["layers.0.turn"], Turn(0.3).turn.detach()
+    )
+
+
+def test_layers_of_different_sizes_are_not_merged():
+    state = {"layers.0.fc1": torch.zeros(3, 2), "layers.1.fc1": torch.zeros(4, 2)}
+    with pytest.raises(ValueError, match=r"layers layers\.0 and layers\.1 have different sizes"):
+        merge_layers(state, "layers.", [[0, 1]])
+    with pytest.raises(ValueError, match=r"expected a layer layers\.2, found none"):
+        merge_layers(state, "layers.", [[0, 2]])
