@@ -5,12 +5,13 @@
     python scripts/benchmark.py hubert_deltalm hubert_deltalm,keep=0.7,dtype=int8 --tokens-per-second 3
 
 Entries are checkpoints (of the task speech_translation, or any HuBERT) or architectures with random weights of the
-published sizes: hubert_base, hubert_deltalm; and of others: fairseq, transformers_eager, transformers_sdpa,
-torchaudio, plain_pruning (token pruning as published), transformers_compiled (torch.compile), and in ONNX Runtime onnx
-(our export) and onnx_transformers. Options follow an entry's name: keep=0.7 (ratio of the layers
-from start=4 on) or keeps=1/1/0.8/..., dtype=bfloat16, float16 (GPU) or int8 (CPU, linear layers), kernels=torch
-or onednn (default: what `fairseq-prune kernels` says), vocabulary=15000 and hubert=pruned.pt (both of hubert_deltalm),
-label=name. The models of transformers drop frames, too, by `fairseq_prune.adapters`.
+published sizes: hubert_base, hubert_large, hubert_deltalm; and of others: fairseq, transformers_eager,
+transformers_sdpa, torchaudio, plain_pruning (token pruning as published), transformers_compiled (torch.compile); in
+ONNX Runtime onnx (our export) and onnx_transformers, in OpenVINO openvino (our export; int8 by NNCF), and in
+CTranslate2 ctranslate2_wav2vec2 (of hubert_large's form and size). Options follow an entry's name: keep=0.7 (ratio of
+the layers from start=4 on) or keeps=1/1/0.8/..., dtype=bfloat16, float16 (GPU) or int8 (CPU, linear layers),
+kernels=torch or onednn (default: what `fairseq-prune kernels` says), vocabulary=15000 and hubert=pruned.pt (both of
+hubert_deltalm), label=name. The models of transformers drop frames, too, by `fairseq_prune.adapters`.
 
 With --train entries are kinds of training: st (speech translation; keep= and start= prune), st_fairseq (with fairseq's
 own HuBERT), dphubert, plain_dphubert (as published), ctc, parp. A step is a forward pass, a backward pass and Adam.
@@ -23,7 +24,7 @@ whisper_base, transformers_mbart, ctranslate2_mbart (of DeltaLM's size), each st
     python scripts/benchmark.py hubert_deltalm,vocabulary=12000 transformers_mbart,vocabulary=12000 --generate
 
 With --report all tables of docs/speed.md are written to one file: on one thread, with the machine's instructions and
-with AVX2 alone. It takes about a quarter of an hour. Each table is kept in speed.md.parts/ as soon as it is made, and
+with AVX2 alone. It takes about half an hour. Each table is kept in speed.md.parts/ as soon as it is made, and
 the same command goes on where it was stopped.
 
     python scripts/benchmark.py --report speed.md

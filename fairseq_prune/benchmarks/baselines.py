@@ -1,11 +1,12 @@
 """HuBERT base as others run it, and a plain restatement of token pruning as it was published."""
 
-from typing import Optional
+from typing import Any, Optional
 
 from fairseq.models.hubert import HubertModel
 from torch import Tensor, nn
 
 from fairseq_prune.benchmarks.stages import Stage
+from fairseq_prune.checkpoints.extras import import_extra
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.frames import Frames
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
@@ -51,11 +52,19 @@ def transformers_hubert(attention: str) -> nn.Module:
     Raises:
         ValueError: the library is not installed.
     """
-    try:
-        import transformers
-    except ImportError:
-        raise ValueError("entry of transformers: needs pip install fairseq_prune[bench]") from None
+    transformers = import_extra("transformers", "bench")
     return transformers.HubertModel(transformers.HubertConfig(attn_implementation=attention)).eval()
+
+
+def transformers_wav2vec2(sizes: dict[str, Any]) -> nn.Module:
+    """wav2vec 2.0 of transformers in the form that HuBERT large has, too, in evaluation mode.
+
+    Raises:
+        ValueError: the library is not installed.
+    """
+    transformers = import_extra("transformers", "bench")
+    form = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+    return transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**form, **sizes)).eval()
 
 
 def others_hubert(name: str, ours: TokenPrunedHubert) -> tuple[nn.Module, list[Stage]]:

@@ -19,6 +19,7 @@ from fairseq_prune.benchmarks.baselines import (
     fairseq_stages,
     others_hubert,
     transformers_hubert,
+    transformers_wav2vec2,
 )
 from fairseq_prune.benchmarks.converting import (
     TORCH_DTYPES,
@@ -28,7 +29,7 @@ from fairseq_prune.benchmarks.converting import (
     parameters_of,
 )
 from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
-from fairseq_prune.benchmarks.engines import ENGINES, onnx_module
+from fairseq_prune.benchmarks.engines import ENGINES, GRAPHS, CTranslate2Module, onnx_module, openvino_module
 from fairseq_prune.benchmarks.specs import ARCHITECTURES, Spec, hubert_sizes
 from fairseq_prune.benchmarks.stages import Stage
 from fairseq_prune.checkpoints.hubert.reading import read_hubert
@@ -44,6 +45,18 @@ from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 from fairseq_prune.modules.kernels import kernels_for
 from fairseq_prune.pruning.schedules import layer_keep_ratios
 
+LARGE = {
+    "encoder_layers": 24,
+    "encoder_embed_dim": 1024,
+    "encoder_ffn_embed_dim": 4096,
+    "encoder_attention_heads": 16,
+}
+TRANSFORMERS_LARGE = {  # the same under transformers' names
+    "num_hidden_layers": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+}
 ADAPTED = ("transformers_sdpa", "transformers_eager")  # which `adapters` can have drop frames
 
 
@@ -87,7 +100,7 @@ def build_entry(
     """
     if spec.dtype == {"cpu": "float16"}.get(device.type, "int8"):
         raise ValueError(f"{spec}: dtype {spec.dtype} does not run on {device.type}")
-    if spec.dtype in TORCH_DTYPES and spec.name.startswith("onnx"):
+    if spec.dtype in TORCH_DTYPES and spec.name in (*GRAPHS, "ctranslate2_wav2vec2"):
         raise ValueError(f"{spec}: found dtype {spec.dtype}, expected float32 or int8")
     if spec.dtype == "int8" and spec.name in ("fairseq", "plain_pruning"):
         raise ValueError(f"{spec}: fairseq's attention takes no quantised projections")
@@ -101,7 +114,7 @@ def build_entry(
     with onednn.using(kernels):
         if translates:
             entry = _translator(spec, device, beam, sizes)
-        elif spec.name in ("hubert_base", "plain_pruning") or spec.name not in ARCHITECTURES:
+        elif spec.name in ("hubert_base", "hubert_large", "plain_pruning") or spec.name not in ARCHITECTURES:
             entry = _encoder(spec, sizes)
         else:
             entry = _baseline(spec, sizes)
@@ -136,13 +149,18 @@ def set_pruning(hubert: TokenPrunedHubert, spec: Spec) -> None:
     hubert.pruning = replace(hubert.pruning, keep_ratios=ratios, warmup_updates=0)
 
 
-def _base(sizes, kind: type[TokenPrunedHubert] = TokenPrunedHubert) -> TokenPrunedHubert:
-    return build_encoder({**HUBERT_FORMS["base"], **hubert_sizes(sizes)}, kind=kind)
+def _random(spec: Spec, sizes, kind: type[TokenPrunedHubert] = TokenPrunedHubert) -> TokenPrunedHubert:
+    form = HUBERT_FORMS["base"]
+    if spec.name in ("hubert_large", "ctranslate2_wav2vec2"):
+        form = {**HUBERT_FORMS["large"], **LARGE, "conv_bias": True}
+    return build_encoder({**form, **hubert_sizes(sizes)}, kind=kind)
 
 
 def _encoder(spec: Spec, sizes) -> Entry:
     if spec.name in ARCHITECTURES:
-        hubert = _base(sizes, PlainTokenPruning if spec.name == "plain_pruning" else TokenPrunedHubert)
+        hubert = _random(
+            spec, sizes, PlainTokenPruning if spec.name == "plain_pruning" else TokenPrunedHubert
+        )
     else:
         checkpoint = read_hubert(spec.name)
         hubert = build_encoder(checkpoint.architecture)
@@ -171,7 +189,7 @@ def hubert_stages(hubert: TokenPrunedHubert) -> list[Stage]:
 
 
 def _baseline(spec: Spec, sizes) -> Entry:
-    ours, drops = _base(sizes), spec.keep is not None or spec.keeps is not None
+    ours, drops = _random(spec, sizes), spec.keep is not None or spec.keeps is not None
     if drops and spec.name not in ADAPTED:
         raise ValueError(f"{spec}: {spec.name} drops no frames; plain_pruning, {' and '.join(ADAPTED)} do")
     if spec.name == "fairseq":
@@ -197,10 +215,13 @@ def _engine(spec: Spec, ours: TokenPrunedHubert) -> Entry:
     if spec.name == "transformers_compiled":
         module = transformers_hubert("sdpa")
         return Entry(spec, module, torch.compile(module), _macs(ours), [])
+    if spec.name == "ctranslate2_wav2vec2":
+        module = CTranslate2Module(transformers_wav2vec2(TRANSFORMERS_LARGE), spec.dtype)
+        return Entry(spec, module, module, _macs(ours), [], parameters=parameters)
     ours.make_generation_fast_()
     ours.eval()
-    encoder = ours if spec.name == "onnx" else transformers_hubert("sdpa")
-    module = onnx_module(encoder, int8=spec.dtype == "int8")
+    encoder = transformers_hubert("sdpa") if spec.name == "onnx_transformers" else ours
+    module = (openvino_module if spec.name == "openvino" else onnx_module)(encoder, int8=spec.dtype == "int8")
     return Entry(spec, module, module, _macs(ours), [], parameters=parameters)
 
 

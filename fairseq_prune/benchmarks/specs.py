@@ -9,6 +9,7 @@ DTYPES = ("float32", "bfloat16", "float16", "int8")
 # random weights in the published sizes; hubert_deltalm translates, the others encode
 ARCHITECTURES = (
     "hubert_base",
+    "hubert_large",
     "hubert_deltalm",
     "fairseq",
     "transformers_eager",
@@ -17,6 +18,8 @@ ARCHITECTURES = (
     "plain_pruning",
     "onnx",
     "onnx_transformers",
+    "openvino",
+    "ctranslate2_wav2vec2",
     "transformers_compiled",
 )
 # options of hubert_deltalm for models that are built in a moment: to try a program, not to measure

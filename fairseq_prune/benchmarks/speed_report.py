@@ -55,9 +55,14 @@ SECTIONS = (
     ),
     Section(
         "Encoders in other engines",
-        "hubert_base hubert_base,dtype=int8 transformers_compiled onnx onnx,dtype=int8 onnx_transformers"
-        " --seconds 3 10 --batch-sizes 1 --rounds 2 --stage-rounds 1",
+        "hubert_base hubert_base,dtype=int8 transformers_compiled onnx onnx,dtype=int8 onnx_transformers openvino"
+        " openvino,dtype=int8 --seconds 3 10 --batch-sizes 1 --rounds 2 --stage-rounds 1",
         limited=False,
+    ),
+    Section(
+        "Encoders: HuBERT large",
+        "hubert_large hubert_large,dtype=int8 ctranslate2_wav2vec2 ctranslate2_wav2vec2,dtype=int8"
+        " --seconds 3 10 --batch-sizes 1 --rounds 2 --stage-rounds 1",
     ),
     Section(
         "Training: speech translation",
@@ -69,12 +74,18 @@ SECTIONS = (
         f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 1 --beams 1 5 --rounds 2",
     ),
     Section(
-        "Generation: batches", f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 8 --beams 5 --rounds 1"
+        "Generation: batches",
+        f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 8 32 --beams 5 --rounds 1",
     ),
     Section(
         "Generation: Whisper",
         "whisper_base whisper_base,dtype=int8 whisper_tiny whisper_tiny,dtype=int8 --generate --seconds 30"
         " --batch-sizes 1 --beams 1 5 --rounds 2",
+    ),
+    Section(
+        "Generation: Whisper, batches",
+        "whisper_base whisper_base,dtype=int8 whisper_tiny whisper_tiny,dtype=int8 --generate --seconds 30"
+        " --batch-sizes 8 32 --beams 5 --rounds 1",
     ),
 )
 TINY_SECTIONS = (
