@@ -12,6 +12,9 @@ chance. magnitude and random need no speech and take any model with Transformer 
 this package. Biases, norms, convolutions and embeddings stay. With --sparsity for some components, weights compete
 within theirs. plan_sparsity.py finds out how much each component can lose.
 
+With --refit, the weights that stay make up for those that go: layer after layer, least squares bring its output near to
+the dense model's. Give it ten minutes of speech or more (--minutes).
+
 The file is one that PARP writes, too: sparsity.py looks at it and makes it smaller on the disk (finalize --compact).
 """
 
@@ -33,6 +36,7 @@ from fairseq_prune.benchmarks.weight_calibration import (
     ON_SPEECH,
     SCORES,
     plain_scores,
+    refitted,
     speech_scores,
 )
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
@@ -63,13 +67,25 @@ def sparsity(text: str):
         ) from None
 
 
-def scores_of(args, weights, recordings):
-    """A score for each weight, by name."""
-    if args.score not in ON_SPEECH:
-        return plain_scores(args.score, weights, args.seed)
+def masks_of(scores, args):
+    """The weights to keep, by name."""
+    scores = {name: score.cpu() for name, score in scores.items()}
+    choose = component_masks if isinstance(args.sparsity, dict) else magnitude_masks
+    return choose(scores, args.sparsity, args.scope)
+
+
+def pruned(args, weights, recordings):
+    """The weights to keep, and the values that they get; None without --refit."""
+    if recordings is None:
+        return masks_of(plain_scores(args.score, weights, args.seed), args), None
     pipeline = WhisperPipeline(args.checkpoint, args.model_overrides, args.device)
     clips = calibration_clips(pipeline, recordings, args)
-    return speech_scores(args.score, pipeline.model, clips, args.score)
+    if args.score in ON_SPEECH:
+        scores = speech_scores(args.score, pipeline.model, clips, args.score)
+    else:
+        scores = plain_scores(args.score, weights, args.seed)
+    masks = masks_of(scores, args)
+    return masks, refitted(pipeline.model, masks, clips, "least squares") if args.refit else None
 
 
 def show(masks) -> None:
@@ -88,7 +104,9 @@ def main(args):
     with complete(args.out, args.overwrite) as out:
         checkpoint, whisper = load_own_checkpoint(args.checkpoint)
         recordings = None
-        if args.score in ON_SPEECH:
+        if args.refit and not whisper:
+            raise ValueError(f"--refit: {args.checkpoint} is no Whisper, expected one")
+        if args.score in ON_SPEECH or args.refit:
             if not whisper:
                 raise ValueError(
                     f"--score {args.score}: {args.checkpoint} is no Whisper; expected magnitude or random"
@@ -99,10 +117,9 @@ def main(args):
         weights = component_weights(checkpoint, args.checkpoint)
         if isinstance(args.sparsity, dict):
             component_masks(weights, dict.fromkeys(args.sparsity, 0.0), "matrix")  # are they all there?
-        scores = {name: score.cpu() for name, score in scores_of(args, weights, recordings).items()}
-        choose = component_masks if isinstance(args.sparsity, dict) else magnitude_masks
-        masks = choose(scores, args.sparsity, args.scope)
-        sparse = with_sparse_weights(checkpoint, masks, f"{args.score}-{args.scope}", args.checkpoint)
+        masks, fitted = pruned(args, weights, recordings)
+        method = f"{args.score}-{args.scope}" + ("-refit" if args.refit else "")
+        sparse = with_sparse_weights(checkpoint, masks, method, args.checkpoint, fitted)
         save(sparse, out)
         found = load_checkpoint_file(out)["model"]
         wrong = [name for name in sparse["model"] if not torch.equal(found[name], sparse["model"][name])]
@@ -126,6 +143,9 @@ if __name__ == "__main__":
         type=sparsity,
         required=True,
         help=f"share of zeros: 0.5, or encoder.fc=0.3,decoder.self_attn=0.5; components: {', '.join(COMPONENTS)}",
+    )
+    add(
+        "--refit", action="store_true", help="least squares: what stays makes up for what is gone (a Whisper)"
     )
     add("--out", type=Path, required=True, help="checkpoint to write")
     add("--overwrite", action="store_true", help="replace what is there")

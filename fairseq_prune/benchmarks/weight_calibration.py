@@ -3,8 +3,10 @@
 The labels are the model's own: the text that it writes greedily before anything is pruned.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -23,11 +25,16 @@ from fairseq_prune.inference.whisper.windows import Listener, Window
 from fairseq_prune.pruning.components import by_component
 from fairseq_prune.pruning.layer_inputs import InputMoments, InputNorms
 from fairseq_prune.pruning.least_squares import block_energy
-from fairseq_prune.pruning.magnitude import Masks
+from fairseq_prune.pruning.magnitude import Masks, apply_masks
+from fairseq_prune.pruning.reconstruction import reconstruct
 from fairseq_prune.pruning.scores import Scores, random_scores, taylor_scores, wanda_scores
 
 SCORES = ("magnitude", "wanda", "taylor", "fisher", "random")
 ON_SPEECH = ("wanda", "taylor", "fisher")  # these look at what the model does with speech
+RIDGE = {
+    "encoder": 0.1,
+    "decoder": 1.0,
+}  # of `refitted`: a decoder hears few tokens, and would learn them by heart
 RANKS = ("norm", "activation", "taylor", "fisher")  # of units and heads
 
 
@@ -214,3 +221,53 @@ def masked(model: nn.Module, masks: Masks) -> Iterator[None]:
     finally:
         for name, weight in before.items():
             parameters[name].data = weight
+
+
+@torch.no_grad()
+def refitted(
+    model: nn.Module, masks: Masks, clips: Sequence[Clip], progress: Optional[str] = None
+) -> dict[str, Tensor]:
+    """What the masks keep of a Whisper, fitted so that its layers say what they said (`pruning.reconstruction`).
+
+    The encoder comes first, as the decoder hears it.
+
+    Args:
+        model: dense; it stays as it is.
+        masks: by name.
+        clips: several minutes, as the decoder has some 200 tokens in one.
+        progress: title of a progress bar.
+
+    Returns:
+        by name: the weights with their zeros, and the biases of their layers.
+    """
+    sparse = copy.deepcopy(model)
+    apply_masks({name: parameter.data for name, parameter in sparse.named_parameters()}, masks)
+    device = next(model.parameters()).device
+    heard = [
+        (clip.features[None].to(device), torch.tensor([len(clip.features)], device=device)) for clip in clips
+    ]
+    _refit("encoder", sparse, model, masks, [(inputs, inputs) for inputs in heard], progress)
+    read = [torch.tensor([clip.tokens[:-1]], device=device) for clip in clips]
+    mine, others = ([half.encoder(*inputs) for inputs in heard] for half in (sparse, model))
+    _refit("decoder", sparse, model, masks, list(zip(zip(read, mine), zip(read, others))), progress)
+    layers = {name.rpartition(".")[0] for name in masks}
+    return {
+        name: parameter.detach()
+        for name, parameter in sparse.named_parameters()
+        if name.rpartition(".")[0] in layers
+    }
+
+
+def _refit(side: str, sparse: nn.Module, dense: nn.Module, masks: Masks, examples, progress) -> None:
+    """One half of a Whisper. examples: pairs of what it is called with in the sparse and in the dense model."""
+    own = {name[len(side) + 1 :]: mask for name, mask in masks.items() if name.startswith(f"{side}.")}
+    if own:
+        reconstruct(
+            getattr(sparse, side),
+            getattr(dense, side),
+            own,
+            examples,
+            lambda half, inputs: half(*inputs),
+            RIDGE[side],
+            partial(tqdm, desc=f"{progress}, {side}", unit="input", disable=not progress),
+        )

@@ -1,7 +1,7 @@
 """Our checkpoints with zeros in their weights, without a training: one-shot pruning."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 from torch import Tensor
 
@@ -31,7 +31,13 @@ def component_weights(checkpoint: Mapping[str, Any], path) -> dict[str, Tensor]:
     return {name: weights[name] for name in names}
 
 
-def with_sparse_weights(checkpoint: Mapping[str, Any], masks: Masks, method: str, path) -> dict[str, Any]:
+def with_sparse_weights(
+    checkpoint: Mapping[str, Any],
+    masks: Masks,
+    method: str,
+    path,
+    fitted: Optional[Mapping[str, Tensor]] = None,
+) -> dict[str, Any]:
     """The checkpoint with zeros where ``masks`` leave weights out, which are noted as those of PARP are.
 
     What belongs to a training that cannot go on (optimizer, average of weights) is left out.
@@ -41,12 +47,15 @@ def with_sparse_weights(checkpoint: Mapping[str, Any], masks: Masks, method: str
         masks: by name of the weight.
         method: how the masks were found, for whoever looks at the file.
         path: of the checkpoint, for errors.
+        fitted: by name, weights and biases to take instead of the checkpoint's; None: none.
 
     Raises:
         ValueError: no checkpoint of fairseq.
     """
     weights_of(checkpoint, path)
     new = without_training(checkpoint)
+    fitted = {name: weight.to(new["model"][name]) for name, weight in (fitted or {}).items()}
+    new["model"] = {**new["model"], **fitted}
     sparse = {name: new["model"][name].clone() for name in masks}
     apply_masks(sparse, masks)
     packed = pack_masks(masks)

@@ -100,6 +100,35 @@ def test_scores_of_speech_depend_on_it_and_on_nothing_else(prune, folder, tmp_pa
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
+def test_with_least_squares_the_zeros_are_the_same_and_what_stays_says_what_was_said(prune, folder, tmp_path):
+    words = ("--sparsity", 0.5, *files(folder), "--language", "en")
+    assert prune(*words, out="plain.pt")[0] == 0
+    status, _, err = prune(*words, "--refit", out="refit.pt")
+    assert status == 0, err
+    dense, plain, refit = (
+        weights(path) for path in (folder / "whisper.pt", tmp_path / "plain.pt", tmp_path / "refit.pt")
+    )
+    pruned = {name for names in by_component(dense).values() for name in names}
+    biases = {name.replace(".weight", ".bias") for name in pruned}
+    for name, weight in refit.items():
+        if name in pruned:
+            assert torch.equal(weight == 0, plain[name] == 0)
+            assert not torch.equal(weight, plain[name])
+        elif name not in biases:
+            assert torch.equal(weight, dense[name])
+
+
+def test_least_squares_follow_scores_that_need_no_speech(prune, folder, tmp_path):
+    words = ("--score", "magnitude", "--sparsity", 0.5, "--refit")
+    status, _, err = prune(*words, *files(folder), "--language", "en")
+    assert status == 0, err
+    status, _, err = prune(*words, out="none.pt")
+    assert status != 0 and "expected either --manifest or audio files" in err
+    status, _, err = prune(*words, *files(folder), checkpoint=CTC, out="none.pt")
+    assert status != 0 and f"--refit: {CTC} is no Whisper, expected one" in err
+    assert not (tmp_path / "none.pt").exists()
+
+
 def zeros(path):
     return {name: weight == 0 for name, weight in weights(path).items()}
 
