@@ -100,6 +100,20 @@ def test_parp_runs_as_configured(forks, folder):
     assert line["pruned"] == pytest.approx(0.5, abs=1e-3)
 
 
+def test_a_model_diverges_from_the_whole_one_without_a_layer_alone(forks, folder):
+    cut = ("--checkpoint", "whisper.pt", "--decoder", "2", "--out", "cut.pt")
+    status, _, err = forks.run(ROOT / "scripts" / "prune_layers.py", *cut, cwd=folder)
+    assert status == 0, err
+    words = ("--teacher", "whisper.pt", "--data", ".", "whisper.pt", "cut.pt")
+    status, printed, err = forks.run(EXAMPLE / "agreement.py", *words, cwd=folder)
+    assert status == 0, err
+    whole, less = (row.split(" | ") for row in printed.splitlines()[2:])
+    assert (
+        float(whole[1]) > 90
+    )  # the text lacks what Whisper never writes, such as brackets, which it may choose here
+    assert whole[2] == "0.00 |" and float(less[2].rstrip(" |")) > 0
+
+
 def test_results_of_other_utterances_are_refused(forks, folder):
     line = {"split": "choose", "errors": [1], "words": [3]}
     (folder / "other.jsonl").write_text(json.dumps(line) + "\n")
