@@ -1,8 +1,11 @@
-"""HuBERT base as others run it, and a plain restatement of token pruning as it was published."""
+"""HuBERT base as others run it, a plain restatement of token pruning as it was published, and fairseq's own Adam."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
 
 from fairseq.models.hubert import HubertModel
+from fairseq.optim.adam import Adam
 from torch import Tensor, nn
 
 from fairseq_prune.benchmarks.stages import Stage
@@ -87,3 +90,14 @@ def others_hubert(name: str, ours: TokenPrunedHubert) -> tuple[nn.Module, list[S
     for layer in layers:
         stages += [Stage("feed_forward", layer), Stage("attention", layer.attention)]
     return module, stages
+
+
+@contextmanager
+def fairseqs_adam() -> Iterator[None]:
+    """Within it Adam makes its steps as fairseq has it (see `patches.adam`)."""
+    ours = Adam.step
+    Adam.step = getattr(ours, "fairseqs", ours)
+    try:
+        yield
+    finally:
+        Adam.step = ours

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fairseq_prune.benchmarks.baselines import fairseqs_adam
 from fairseq_prune.benchmarks.decoder_macs import adaptor_macs, beam_search_macs, text_layers_macs
 from fairseq_prune.benchmarks.device_checks import build_translator, task_of
 from fairseq_prune.benchmarks.entries import set_pruning
@@ -37,7 +38,7 @@ from fairseq_prune.pruning.tokens import padding_mask_of
 
 TRAININGS = {
     "st": "speech translation: hubert_deltalm, whose extractor is frozen (keep= and start= prune)",
-    "st_fairseq": "the same model, with fairseq's own passes through HuBERT",
+    "st_fairseq": "the same model, with fairseq's own passes through HuBERT and its own Adam",
     "dphubert": "the first stage of DPHuBERT, with gates",
     "plain_dphubert": "the same on torchaudio's HuBERT, restated plainly as published",
     "ctc": "fine-tuning of fairseq's HuBERT with CTC",
@@ -142,7 +143,7 @@ def _translation(specs, batch: Batch, device, sizes) -> list[Step]:
         set_pruning(hubert, spec)
         if spec.name == "st":
             return _update(lambda: criterion(model, sample)[0] / sample["ntokens"], optimizer)
-        with fairseqs_own(hubert):
+        with fairseqs_own(hubert), fairseqs_adam():
             return _update(lambda: criterion(model, sample)[0] / sample["ntokens"], optimizer)
 
     steps = []
@@ -227,7 +228,13 @@ def _plain(spec: Spec, batch: Batch, device, sizes) -> Step:
     model = PlainDPHubert(_layers(sizes), **(torchaudios_sizes(sizes) if sizes else {})).to(device).train()
     model.teacher.eval()
     waveforms = batch.waveforms(device)
-    return Step(str(spec), partial(_update, lambda: model(waveforms), _adam(model)))
+    optimizer = _adam(model)
+
+    def run() -> Tensor:
+        with fairseqs_adam():
+            return _update(lambda: model(waveforms), optimizer)
+
+    return Step(str(spec), run)
 
 
 def torchaudios_sizes(sizes: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Differences between versions of fairseq and torch are in compat.py. What is here is about all versions.
 """
 
-from fairseq_prune.patches import devices, generation, nan_detector, reading, resuming, saving, scoring
+from fairseq_prune.patches import adam, devices, generation, nan_detector, reading, resuming, saving, scoring
 
 
 def install() -> None:
@@ -15,3 +15,4 @@ def install() -> None:
     nan_detector.install()
     generation.install()
     devices.install()
+    adam.install()
