@@ -24,7 +24,7 @@ whisper_base, transformers_mbart, ctranslate2_mbart (of DeltaLM's size), each st
     python scripts/benchmark.py hubert_deltalm,vocabulary=12000 transformers_mbart,vocabulary=12000 --generate
 
 With --report all tables of docs/speed.md are written to one file: on one thread, with the machine's instructions and
-with AVX2 alone. It takes about half an hour. Each table is kept in speed.md.parts/ as soon as it is made, and
+with AVX2 alone. It takes about 40 minutes. Each table is kept in speed.md.parts/ as soon as it is made, and
 the same command goes on where it was stopped.
 
     python scripts/benchmark.py --report speed.md
