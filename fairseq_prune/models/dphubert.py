@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass
 from typing import Optional, Union
 
-import torch
 from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from fairseq.models import BaseFairseqModel, register_model
 from torch import Tensor
@@ -19,6 +18,7 @@ from fairseq_prune.modules.copying import copy_without_history
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.encoder import SAMPLE_RATE, TokenPrunedHubert
 from fairseq_prune.modules.hubert.gated import GatedHubert, Gating
+from fairseq_prune.modules.hubert.masked_distillation import draw_mask, teacher_states
 from fairseq_prune.optim.adam_with_gates import GATES
 from fairseq_prune.pruning.distillation import MAPS, LayerMaps, PredictionHeads, parse_layers
 from fairseq_prune.pruning.lagrangian import Multipliers
@@ -58,8 +58,15 @@ class DPHubertConfig(FairseqDataclass):
     )
     distill_by: ChoiceEnum(list(MAPS)) = option(
         "layers",
-        "layers: each layer of the student learns that of the teacher; heads: the last one learns all of them",
+        "layers: each layer of the student learns that of the teacher; groups: the mean over a group of"
+        " --distill-layers learns that of the teacher (SKILL); heads: the last one learns all of them",
     )
+    mask_prob: float = option(
+        0.0,
+        "share of the student's frames in masked spans while it is trained, which may overlap: these learn what the"
+        " teacher makes of all frames, the others what it makes of those left (ARMHuBERT); 0: no masks",
+    )
+    mask_length: int = option(10, "length of a masked span in frames")
     dropout: float = option(0.1, "dropout in the student's transformer")
     attention_dropout: float = option(0.1, "dropout of its attention weights")
     activation_dropout: float = option(0.0, "dropout inside its feed-forward blocks")
@@ -97,6 +104,7 @@ class DPHubert(BaseFairseqModel):
     Args:
         student, maps, teacher: the two models, and what makes the teacher's states of the student's.
         before_positions: what layer 0 is (`TokenPrunedHubert.layer_outputs`).
+        mask_prob, mask_length: of the spans that the student does not hear in training (`masked_distillation`).
     """
 
     def __init__(
@@ -105,10 +113,13 @@ class DPHubert(BaseFairseqModel):
         maps: Union[LayerMaps, PredictionHeads],
         teacher: Optional[TokenPrunedHubert] = None,
         before_positions: bool = True,
+        mask_prob: float = 0.0,
+        mask_length: int = 10,
     ):
         super().__init__()
         self.student = student
         self.before_positions = before_positions
+        self.mask_prob, self.mask_length = mask_prob, mask_length
         self.maps = maps
         self._teacher = [] if teacher is None else [teacher.eval().requires_grad_(False)]  # a list hides it
         self.multipliers = None
@@ -127,6 +138,11 @@ class DPHubert(BaseFairseqModel):
         """
         gating = parse_gating(cfg.prune, Gating)
         groups = parse_distill_layers(cfg.distill_layers)
+        if not (0 <= cfg.mask_prob < 1 and cfg.mask_length > 0):
+            raise ValueError(
+                f"--mask-prob, --mask-length: found {cfg.mask_prob} and {cfg.mask_length}, expected a share from 0 to"
+                " less than 1, and 1 frame or more"
+            )
         teacher = read_hubert(cfg.teacher_path) if cfg.teacher_path else None
         # a checkpoint of ours says what it is, and brings its weights later; its teacher is then a teacher only
         start = teacher if not cfg.student_config else None
@@ -158,6 +174,7 @@ class DPHubert(BaseFairseqModel):
             load_maps(maps, cfg.maps_path)
         before_positions = str(cfg.distill_layer_zero) == "before_positions"
         freeze_unused(student, groups, cfg.distill_by, before_positions)
+        student.mask_emb.requires_grad_(cfg.mask_prob > 0)
         keep_in_checkpoint(
             cfg,
             student_config=json.dumps(architecture),
@@ -166,7 +183,7 @@ class DPHubert(BaseFairseqModel):
             student_path=None,
             maps_path=None,
         )
-        return cls(student, maps, teacher_model, before_positions)
+        return cls(student, maps, teacher_model, before_positions, cfg.mask_prob, cfg.mask_length)
 
     def _apply(self, fn, *args, **kwargs):
         for teacher in self._teacher:
@@ -208,15 +225,15 @@ class DPHubert(BaseFairseqModel):
         """
         if not self._teacher:
             raise ValueError("distillation needs the teacher (--teacher-path)")
-        with torch.no_grad():
-            states, _ = self._teacher[0].layer_outputs(source, lengths, self.before_positions)
-        targets = [states[layer] for layer in self.maps.layers]
-        states, padding_mask = self.student.layer_outputs(source, lengths, self.before_positions)
+        masked = None
+        if self.training and self.mask_prob:
+            masked = draw_mask(self.student, lengths, self.mask_prob, self.mask_length, source.device)
+        states = teacher_states(self._teacher[0], source, lengths, self.before_positions, masked)
+        targets = self.maps.targets(states)
+        states, padding_mask = self.student.layer_outputs(source, lengths, self.before_positions, masked)
         out = {"student": self.maps(states), "teacher": targets, "padding_mask": padding_mask}
         # the heads have one layer of the student for all
-        out["unmapped"] = (
-            [states[layer] for layer in self.maps.layers] if isinstance(self.maps, LayerMaps) else None
-        )
+        out["unmapped"] = self.maps.targets(states) if isinstance(self.maps, LayerMaps) else None
         if self.multipliers is not None:
             student = self.student
             out["parameters"] = student.expected_parameters() / student.dense_parameters()
@@ -238,7 +255,7 @@ def parse_distill_layers(text: str) -> list[list[int]]:
 def check_layers(groups: list[list[int]], distill_by, student: TokenPrunedHubert, teacher: TokenPrunedHubert):
     """Raise ValueError if a layer to learn does not exist, or the models make frames at different rates."""
     highest = max(layer for group in groups for layer in group)
-    models = {"teacher": teacher, **({"student": student} if str(distill_by) == "layers" else {})}
+    models = {"teacher": teacher, **({"student": student} if str(distill_by) != "heads" else {})}
     for name, model in models.items():
         layers = len(model.encoder.layers)
         if highest > layers:

@@ -28,7 +28,20 @@ def parse_layers(text: str) -> list[list[int]]:
     return groups
 
 
-class LayerMaps(nn.Module):
+class _Maps(nn.Module):
+    """What makes the teacher's states of the student's; ``layers`` are those that are learned."""
+
+    def __init__(self, groups: Sequence[Sequence[int]]):
+        super().__init__()
+        self.groups = [list(group) for group in groups]
+        self.layers = [layer for group in groups for layer in group]
+
+    def targets(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """What is to be learned of all hidden states (batch, frames, dim): those of ``layers``."""
+        return [states[layer] for layer in self.layers]
+
+
+class LayerMaps(_Maps):
     """A linear map from each layer of the student to the same layer of the teacher (DPHuBERT, arXiv 2305.17651).
 
     A map begins as the identity, or cuts off or fills up with zeros where the teacher is narrower or wider.
@@ -39,8 +52,7 @@ class LayerMaps(nn.Module):
     """
 
     def __init__(self, groups: Sequence[Sequence[int]], student_dim: int, teacher_dim: int):
-        super().__init__()
-        self.layers = [layer for group in groups for layer in group]
+        super().__init__(groups)
         self.map_of = {layer: index for index, group in enumerate(groups) for layer in group}
         self.maps = nn.ModuleList(nn.Linear(student_dim, teacher_dim) for _ in groups)
         for linear in self.maps:
@@ -52,15 +64,29 @@ class LayerMaps(nn.Module):
         return [self.maps[self.map_of[layer]](states[layer]) for layer in self.layers]
 
 
-class PredictionHeads(nn.Module):
+class GroupMaps(LayerMaps):
+    """A linear map from the mean over each group of layers to the teacher's mean (SKILL, arXiv 2402.16830).
+
+    Args: as of `LayerMaps`; `layer_groups` finds groups of layers that are similar.
+    """
+
+    def targets(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """All hidden states (batch, frames, dim) -> their mean over each group."""
+        return [torch.stack([states[layer] for layer in group]).mean(0) for group in self.groups]
+
+    def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """All hidden states (batch, frames, student_dim) -> (batch, frames, teacher_dim) for each group."""
+        return [linear(mean) for linear, mean in zip(self.maps, self.targets(states))]
+
+
+class PredictionHeads(_Maps):
     """Two linear maps for each layer of the teacher, all from the student's last one (DistilHuBERT, arXiv 2110.01900).
 
     Args: as of `LayerMaps`; groups do not matter, no head is shared.
     """
 
     def __init__(self, groups: Sequence[Sequence[int]], student_dim: int, teacher_dim: int):
-        super().__init__()
-        self.layers = [layer for group in groups for layer in group]
+        super().__init__(groups)
         self.heads = nn.ModuleList(
             nn.Sequential(nn.Linear(student_dim, teacher_dim), nn.GELU(), nn.Linear(teacher_dim, teacher_dim))
             for _ in self.layers
@@ -71,7 +97,7 @@ class PredictionHeads(nn.Module):
         return [head(states[-1]) for head in self.heads]
 
 
-MAPS = {"layers": LayerMaps, "heads": PredictionHeads}
+MAPS = {"layers": LayerMaps, "groups": GroupMaps, "heads": PredictionHeads}
 
 
 def relation_distances(

@@ -6,12 +6,12 @@ import pytest
 import torch
 from fairseq import models
 from omegaconf import OmegaConf
+from small_distillation import build, criterion, sample
 from small_encoder import make_encoder
 from tones import write_hubert, write_tones
 
-from fairseq_prune.criterions.distill_prune import DistillPruneCriterion
 from fairseq_prune.data.waveform_manifest import write_waveform_manifest
-from fairseq_prune.models.dphubert import DPHubertConfig, freeze_unused, parse_distill_layers
+from fairseq_prune.models.dphubert import freeze_unused, parse_distill_layers
 from fairseq_prune.optim.adam_with_gates import GATES
 from fairseq_prune.tasks.ssl_distillation import SSLDistillationConfig, SSLDistillationTask
 
@@ -21,46 +21,6 @@ GATED = "conv_channels,attention_heads,feed_forward_units"
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     return write_hubert(tmp_path_factory.mktemp("hubert") / "teacher.pt")
-
-
-def build(teacher_path, **options):
-    root = OmegaConf.create(
-        {
-            "model": OmegaConf.structured(
-                DPHubertConfig(
-                    **{
-                        "teacher_path": teacher_path and str(teacher_path),
-                        "distill_layers": "0|1,2",
-                        **options,
-                    }
-                )
-            )
-        }
-    )
-    root.model._name = "dphubert"
-    torch.manual_seed(0)
-    return models.build_model(root.model, None), root.model
-
-
-def criterion(**options):
-    fields = dict(
-        l1_weight=1.0,
-        cosine_weight=1.0,
-        mse_weight=0.0,
-        cosine_form="raw",
-        target_sparsity=0.5,
-        sparsity_of="parameters",
-        sparsity_warmup_updates=10,
-    )
-    return DistillPruneCriterion(None, **{**fields, **options})
-
-
-def sample(lengths=(6400, 4000)):
-    torch.manual_seed(1)
-    source = torch.zeros(len(lengths), max(lengths))
-    for row, n in zip(source, lengths):
-        row[:n] = torch.randn(n)
-    return {"net_input": {"source": source, "lengths": list(lengths)}, "nsentences": len(lengths)}
 
 
 def test_an_ungated_copy_is_at_no_distance_from_its_teacher(teacher):
@@ -194,6 +154,9 @@ def test_only_what_is_asked_for_gets_gates(teacher):
         ({"prune": "attention_heads=1"}, "--prune: found 'attention_heads=1', expected a drop probability"),
         ({"prune": "attention_heads="}, "--prune: found 'attention_heads=', expected a drop probability"),
         ({"prune": "conv_channels,conv_channels=0.5"}, "--prune: found conv_channels twice"),
+        ({"mask_prob": 1.0}, "--mask-prob, --mask-length: found 1.0 and 10"),
+        ({"mask_length": 0}, "--mask-prob, --mask-length: found 0.0 and 0"),
+        ({"distill_by": "groups", "distill_layers": "0|3"}, "--distill-layers: found layer 3"),
         ({"teacher_path": None}, "neither --teacher-path nor --student-path"),
     ],
 )

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from fairseq_prune.pruning.distillation import (
     DistillationLoss,
+    GroupMaps,
     LayerMaps,
     PredictionHeads,
     parse_layers,
@@ -44,6 +45,17 @@ def test_maps_begin_as_the_identity_and_are_shared_in_groups():
     maps.maps[1].bias.data += 1
     changed = [bool((mapped != state).all()) for mapped, state in zip(maps(states(8)), states(8))]
     assert changed == [False, True, True]
+
+
+def test_maps_of_groups_map_the_mean_of_each_group():
+    maps = GroupMaps(GROUPS, 8, 11)
+    for linear in maps.maps:
+        torch.nn.init.normal_(linear.weight)
+    share = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]])  # of each layer in each group
+    weight = torch.stack([linear.weight for linear in maps.maps])
+    means = torch.einsum("gl,lbtd->gbtd", share, torch.stack(states(8)))
+    torch.testing.assert_close(torch.stack(maps.targets(states(8))), means)
+    torch.testing.assert_close(torch.stack(maps(states(8))), torch.einsum("gbtd,ged->gbte", means, weight))
 
 
 @pytest.mark.parametrize("width", [6, 11])

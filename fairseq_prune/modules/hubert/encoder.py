@@ -125,7 +125,11 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
         return frames
 
     def layer_outputs(
-        self, source: Tensor, lengths: Sequence[int], before_positions: bool = False
+        self,
+        source: Tensor,
+        lengths: Sequence[int],
+        before_positions: bool = False,
+        masked: Optional[Tensor] = None,
     ) -> tuple[list[Tensor], Optional[Tensor]]:
         """The hidden states of all layers, as distillation and feature extraction want them.
 
@@ -134,6 +138,7 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
             lengths: valid samples of each utterance.
             before_positions: the state 0 is the input of the positional convolution, as in the published DPHuBERT
                 code (and torchaudio); by default it is what enters the first layer, as in transformers.
+            masked: (batch, frames), True where the mask embedding is to stand for a frame; None: nowhere.
 
         Returns:
             (batch, frames, dim) for each: the state 0, then what leaves each layer, before the last norm of pre-norm
@@ -145,6 +150,8 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
         if not self.pruning.keeps_all:
             raise ValueError(f"outputs of all layers: they drop frames, found {self.pruning.keep_ratios}")
         frames, states = self._embed(source, lengths), []
+        if masked is not None:
+            frames.x = self._mask_frames(frames.x, masked)
         embedded = frames.x
         self._encode(frames, lambda: states.append(frames.x))
         if before_positions:
@@ -215,13 +222,15 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
         generator = seeded_generator(lengths)
         if self.mask_prob > 0:
             mask = span_mask(lengths, frames, self.mask_prob, self.mask_length, generator)
-            mask = tokens.to_device(mask, x.device).unsqueeze(2)
-            x = torch.where(mask, self.mask_emb.to(x.dtype), x)
+            x = self._mask_frames(x, tokens.to_device(mask, x.device))
         if self.mask_channel_prob > 0:
             prob, span = self.mask_channel_prob, self.mask_channel_length
             mask = span_mask([dim] * batch, dim, prob, span, generator)
             x = x.masked_fill(tokens.to_device(mask, x.device).unsqueeze(1), 0)
         return x
+
+    def _mask_frames(self, x: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask.unsqueeze(2), self.mask_emb.to(x.dtype), x)
 
     def _encode(self, frames: Frames, visit: Callable[[], None] = lambda: None) -> None:
         """Positions and layers; ``visit`` is called before the first layer and after each."""

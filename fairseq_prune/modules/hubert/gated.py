@@ -192,11 +192,15 @@ class GatedHubert(TokenPrunedHubert):
             return super().forward(source, lengths, mask, trace)
 
     def layer_outputs(
-        self, source: Tensor, lengths: Sequence[int], before_positions: bool = False
+        self,
+        source: Tensor,
+        lengths: Sequence[int],
+        before_positions: bool = False,
+        masked: Optional[Tensor] = None,
     ) -> tuple[list[Tensor], Optional[Tensor]]:
         """As `TokenPrunedHubert.layer_outputs`."""
         with self._gated():
-            return super().layer_outputs(source, lengths, before_positions)
+            return super().layer_outputs(source, lengths, before_positions, masked)
 
     def dense_parameters(self) -> int:
         """Parameters with all gates open, without those of the gates."""
