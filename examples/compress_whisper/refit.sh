@@ -2,7 +2,7 @@
 # Zeros by Wanda's score with and without least squares in what stays, not trained: refit.sh WHISPER DATA OUT [SPARSITY...]
 #   WHISPER   a checkpoint of scripts/import_whisper.py
 #   DATA      the folder of split.py's manifests, train.tsv and report.tsv; transcripts serve scoring alone
-# What is complete in OUT is not made again: a run that was stopped goes on, and OUT/results.jsonl gets what is new.
+# MINUTES of speech (default: 10). What is complete in OUT is not made again: a run that was stopped goes on, and OUT/results.jsonl gets what is new.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 repo="$(cd "$here/../.." && pwd)"
@@ -26,7 +26,7 @@ for seed in 1 2; do
             [ $way = wanda ] || refit=(--refit)
             # what scoring hears, too: of silence, one frame in 8
             [ -f "$sparse" ] || python "$repo/scripts/prune_weights.py" --checkpoint "$whisper" --sparsity "$sparsity" \
-                --manifest "$data" --minutes 10 --seed "$seed" --model-overrides "{'silence_stride': 8}" \
+                --manifest "$data" --minutes "${MINUTES:-10}" --seed "$seed" --model-overrides "{'silence_stride': 8}" \
                 --out "$sparse" "${refit[@]}"
             score "$sparse" "$way-$sparsity" "$seed"
         done

@@ -95,7 +95,10 @@ def refit_masked(
     residual = (products - solution @ moments) * free
     direction = residual / diagonal
     energy = (residual * direction).sum(1, keepdim=True)
+    enough = 1e-10 * energy  # a residual of a hundred thousandth
     for _ in range(steps):
+        if bool((energy <= enough).all()):
+            break
         curved = (direction @ quadratic) * free
         length = energy / (direction * curved).sum(1, keepdim=True).clamp(min=tiny)
         solution += length * direction
