@@ -15,21 +15,28 @@ smaller). The checkpoint that was being trained loses its optimizer: go on with 
 --units and --heads cut feed-forward units and attention heads of each layer of a Whisper; of the exports, onnx alone
 holds fewer heads. --rank says which: those with the smallest weights (norm), those that add the least to the residual
 on some minutes of speech (activation), or those without which the loss changes least, on the text that the model itself
-writes (taylor, fisher). With --refit, the matrices after them make up for what is gone, by least squares on the speech.
+writes (taylor, fisher). With --refit, all matrices make up for what is gone: layer after layer, least squares bring the
+outputs near to the whole model's on the speech. Give it ten minutes or more (--minutes).
 """
 
 import itertools
 import json
+from functools import partial
 from pathlib import Path
 
-from _cli import PlainParser, complete, positive, run
+from _cli import PlainParser, complete, overrides, positive, run
 
 import torch
 from _calibration import add_speech_options, calibration_clips, read_recordings
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
-from fairseq_prune.benchmarks.weight_calibration import RANKS, structure_moments, structure_scores
+from fairseq_prune.benchmarks.weight_calibration import (
+    RANKS,
+    refitted_all,
+    structure_moments,
+    structure_scores,
+)
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
 from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.checkpoints.whisper.foreign import is_whisper
@@ -152,7 +159,7 @@ def choose(args, calibration, side, stack, count):
 
 
 def evidence(args):
-    """Importances of units and heads and second moments, as --rank and --refit ask for them; None where they do not."""
+    """Importances of units and heads, and what fits weights to a cut, as --rank and --refit ask; None for neither."""
     if args.rank == "norm" and not args.refit:
         if args.audio or args.manifest:
             raise ValueError("--rank norm needs no speech, found some")
@@ -162,13 +169,13 @@ def evidence(args):
     if not is_whisper(args.checkpoint):
         raise ValueError(f"{args.checkpoint}: no Whisper, expected one for --rank and --refit")
     recordings = read_recordings(args)
-    pipeline = WhisperPipeline(args.checkpoint)
+    pipeline = WhisperPipeline(args.checkpoint, args.model_overrides)
     clips = calibration_clips(pipeline, recordings, args)
-    moments = structure_moments(pipeline.model, clips, "activations")
     importances = None
     if args.rank != "norm":
+        moments = structure_moments(pipeline.model, clips, "activations")
         importances = structure_scores(args.rank, pipeline.model, clips, moments, args.rank)
-    return importances, moments if args.refit else None
+    return importances, partial(refitted_all, pipeline.model, clips) if args.refit else None
 
 
 def main(args):
@@ -235,6 +242,12 @@ if __name__ == "__main__":
     add_speech_options(parser)
     add("--rank", choices=RANKS, default="norm", help="what units and heads are ranked by (default: norm)")
     add("--refit", action="store_true", help="least squares: what stays makes up for what is gone")
+    add(
+        "--model-overrides",
+        type=overrides,
+        default={},
+        help="options of the checkpoint to change while speech is heard: \"{'silence_stride': 8}\" saves time",
+    )
     add("--units", type=positive(int), metavar="N", help="feed-forward units that each layer keeps (Whisper)")
     add("--heads", type=positive(int), metavar="N", help="heads that each attention block keeps (Whisper)")
     add(

@@ -12,6 +12,7 @@ scripts/prune_weights.py with the same options. tables.py makes tables and pictu
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from fairseq_prune.benchmarks.weight_calibration import (
     own_texts,
     plain_scores,
     prunable,
+    refitted_all,
     speech_scores,
     structure_moments,
     structure_scores,
@@ -79,17 +81,18 @@ class Grid:
 
     def cut(self, found, out):
         """Write a Whisper with fewer units and heads, as of scripts/prune_layers.py; the share of weights that went."""
-        rank, seed, moments, importances = found["score"], found["seed"], None, None
-        if rank != "norm" or found["refit"]:
-            model, clips = self.calibration(seed)
-            moments = self.once("moments", seed, lambda: structure_moments(model, clips, "moments"))
+        rank, seed, importances = found["score"], found["seed"], None
+        model, clips = self.calibration(seed)
         if rank != "norm":
+            moments = self.once("moments", seed, lambda: structure_moments(model, clips, "moments"))
             importances = self.once(
                 ("structure", rank), seed, lambda: structure_scores(rank, model, clips, moments, rank)
             )
         whole = load_checkpoint_file(self.args.checkpoint)
-        evidence = importances, moments if found["refit"] else None
-        small = with_narrower_layers(whole, found["units"], found["heads"], "the checkpoint", *evidence)
+        fit = partial(refitted_all, model, clips) if found["refit"] else None
+        small = with_narrower_layers(
+            whole, found["units"], found["heads"], "the checkpoint", importances, fit
+        )
         save(small, out)
         before, after = (sum(w.numel() for w in component_weights(c, out).values()) for c in (whole, small))
         return 1 - after / before

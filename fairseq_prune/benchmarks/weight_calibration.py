@@ -258,6 +258,12 @@ def refitted(
     }
 
 
+def refitted_all(model: nn.Module, clips: Sequence[Clip], masks: Masks) -> dict[str, Tensor]:
+    """As `refitted`, of all matrices of the layers: those without a mask lose nothing, and make up for the others."""
+    whole = {name: torch.ones(w.shape, dtype=torch.bool) for name, w in prunable(model).items()}
+    return refitted(model, {**whole, **masks}, clips, "least squares")
+
+
 def _refit(side: str, sparse: nn.Module, dense: nn.Module, masks: Masks, examples, progress) -> None:
     """One half of a Whisper. examples: pairs of what it is called with in the sparse and in the dense model."""
     own = {name[len(side) + 1 :]: mask for name, mask in masks.items() if name.startswith(f"{side}.")}

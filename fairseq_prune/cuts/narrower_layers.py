@@ -1,13 +1,20 @@
 """Our checkpoints with fewer feed-forward units and heads in each layer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Optional
 
 from torch import Tensor
 
 from fairseq_prune.cuts.base import without_training
 from fairseq_prune.cuts.families import family_of
-from fairseq_prune.pruning.widths import fewer_heads, fewer_units
+from fairseq_prune.pruning.magnitude import Masks
+from fairseq_prune.pruning.widths import (
+    fewer_heads,
+    fewer_units,
+    head_norms,
+    masks_of_inputs,
+    unit_norms,
+)
 
 
 def with_narrower_layers(
@@ -16,7 +23,7 @@ def with_narrower_layers(
     heads: Optional[int],
     path,
     importances: Optional[Mapping[str, Tensor]] = None,
-    moments: Optional[Mapping[str, Tensor]] = None,
+    fit: Optional[Callable[[Masks], Mapping[str, Tensor]]] = None,
 ) -> dict[str, Any]:
     """The checkpoint of a Whisper with those feed-forward units and heads of each layer that matter most.
 
@@ -26,7 +33,7 @@ def with_narrower_layers(
         heads: that each attention block keeps; None: all.
         path: of the checkpoint, for errors.
         importances: of units and heads, see `pruning.widths`; None: the norms of their weights.
-        moments: likewise, with which the matrices after them make up for what is gone; None: they do not.
+        fit: gives weights and biases, by name, that make up for the inputs that masks leave out; None: all stay.
 
     Raises:
         ValueError: no Whisper, or it has not so many.
@@ -40,12 +47,17 @@ def with_narrower_layers(
         )
     new = without_training(checkpoint)
     model = dict(new["cfg"]["model"])
+    head_dim = model.get("head_dim") or model["embed_dim"] // model["attention_heads"]
+    if importances is None:
+        importances = {**unit_norms(new["model"]), **head_norms(new["model"], head_dim)}
+    if fit is not None:
+        fitted = fit(masks_of_inputs(new["model"], units, heads, head_dim, importances))
+        new["model"] = {**new["model"], **{name: w.to(new["model"][name]) for name, w in fitted.items()}}
     if units is not None:
-        new["model"] = fewer_units(new["model"], units, importances, moments)
+        new["model"] = fewer_units(new["model"], units, importances)
         model["ffn_embed_dim"] = units
     if heads is not None:
-        head_dim = model.get("head_dim") or model["embed_dim"] // model["attention_heads"]
-        new["model"] = fewer_heads(new["model"], heads, head_dim, importances, moments)
+        new["model"] = fewer_heads(new["model"], heads, head_dim, importances)
         model["attention_heads"], model["head_dim"] = heads, head_dim
     new["cfg"] = {**new["cfg"], "model": model}
     return new

@@ -26,36 +26,6 @@ def block_energy(weight: Tensor, moments: Tensor, block: int = 1) -> Tensor:
     return torch.einsum("nob,nbc,noc->n", columns, within, columns)
 
 
-def refit(
-    weight: Tensor, bias: Tensor, moments: Tensor, kept: Tensor, ridge: float = 1e-4
-) -> tuple[Tensor, Tensor]:
-    """Weights for some of the inputs whose output is nearest to that of all inputs, in mean squares.
-
-    Args:
-        weight: (outputs, inputs).
-        bias: (outputs,).
-        moments: (inputs + 1, inputs + 1).
-        kept: (kept,) indices of inputs.
-        ridge: how much a change of the weights is held against it, relative to the mean square of the inputs kept.
-
-    Returns:
-        (outputs, kept) and (outputs,), of the types of weight and bias.
-    """
-    inputs = weight.size(1)
-    moments, kept = moments.to(weight.device).double(), kept.to(weight.device)
-    gone = torch.ones(inputs, dtype=torch.bool, device=weight.device).index_fill_(0, kept, False)
-    gone = gone.nonzero()[:, 0]
-    stays = torch.cat([kept, kept.new_tensor([inputs])])
-    within = moments[stays][:, stays]
-    scale = within.diagonal()[:-1].mean().clamp(min=torch.finfo(torch.float64).tiny)
-    penalty = ridge * scale * torch.ones_like(within.diagonal())
-    penalty[-1] = 0  # the bias may take any value
-    lost = weight.double()[:, gone] @ moments[gone][:, stays]  # (outputs, kept + 1)
-    change = torch.linalg.solve(within + penalty.diag(), lost.t()).t()
-    new = torch.cat([weight.double()[:, kept], bias.double()[:, None]], dim=1) + change
-    return new[:, :-1].to(weight.dtype), new[:, -1].to(bias.dtype)
-
-
 def refit_masked(
     weight: Tensor,
     bias: Optional[Tensor],

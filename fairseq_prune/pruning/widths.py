@@ -1,8 +1,7 @@
 """Narrower layers: a Transformer's feed-forward units and attention heads that matter least, cut out of a state dict.
 
-Units are ranked by the norms of their weights, or by importances that are given. With second moments of the inputs of
-the matrix after them, this matrix makes up for what is gone as well as it can (`least_squares.refit`). Importances and
-moments are by the name of that matrix: ``fc2.weight`` of units, ``out_proj.weight`` of heads.
+Units are ranked by the norms of their weights, or by importances that are given, by the name of the matrix after them:
+``fc2.weight`` of units, ``out_proj.weight`` of heads.
 """
 
 import re
@@ -12,7 +11,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from .least_squares import refit
+from .magnitude import Masks
 
 _FEED_FORWARD = re.compile(r"((?:encoder|decoder)\.layers\.\d+\.)fc1\.weight")
 _ATTENTION = re.compile(r"((?:encoder|decoder)\.layers\.\d+\.\w+_attn\.)q_proj\.weight")
@@ -28,32 +27,23 @@ def fewer_units(
     weights: Mapping[str, Tensor],
     units: int,
     importances: Optional[Mapping[str, Tensor]] = None,
-    moments: Optional[Mapping[str, Tensor]] = None,
 ) -> dict[str, Tensor]:
     """Keep as many feed-forward units in each layer: the most important ones.
-
-    By default, the importance of a unit is the product of the L2 norms of its row in ``fc1`` and its column in ``fc2``,
-    to which what it adds to the residual is proportional (for an activation such as ReLU).
 
     Args:
         weights: of a model with layers ``{encoder,decoder}.layers.N.{fc1,fc2}``.
         units: that each layer keeps, in their order.
-        importances: (units,) of each layer.
-        moments: (units + 1, units + 1) of each layer.
+        importances: (units,) of each layer; None: `unit_norms`.
 
     Raises:
         ValueError: a layer has not so many, or there is none.
     """
-    new = dict(weights)
+    new, importances = dict(weights), importances or unit_norms(weights)
     for prefix in _prefixes(weights, _FEED_FORWARD):
-        first, second = weights[f"{prefix}fc1.weight"], weights[f"{prefix}fc2.weight"]
-        if importances is None:
-            importance = first.float().norm(dim=1) * second.float().norm(dim=0)
-        else:
-            importance = importances[f"{prefix}fc2.weight"]
-        kept = _largest(importance, units, "feed-forward units")
-        new[f"{prefix}fc1.weight"], new[f"{prefix}fc1.bias"] = first[kept], weights[f"{prefix}fc1.bias"][kept]
-        _keep_inputs(new, f"{prefix}fc2", kept, moments)
+        kept = _kept_units(prefix, units, importances)
+        for name in ("fc1.weight", "fc1.bias"):
+            new[prefix + name] = weights[prefix + name][kept]
+        new[f"{prefix}fc2.weight"] = weights[f"{prefix}fc2.weight"][:, kept]
     return new
 
 
@@ -62,33 +52,21 @@ def fewer_heads(
     heads: int,
     head_dim: int,
     importances: Optional[Mapping[str, Tensor]] = None,
-    moments: Optional[Mapping[str, Tensor]] = None,
 ) -> dict[str, Tensor]:
     """Keep as many heads in each attention block: the most important ones.
-
-    By default, the importance of a head is the product of the L2 norms of what makes its values and of what carries
-    them out.
 
     Args:
         weights: of a model with blocks ``{encoder,decoder}.layers.N.*_attn.{q,k,v,out}_proj``; keys need no bias.
         heads: that each block keeps, in their order.
         head_dim: rows of the projections that a head has.
-        importances: (heads,) of each block.
-        moments: (heads * head_dim + 1, heads * head_dim + 1) of each block.
+        importances: (heads,) of each block; None: `head_norms`.
 
     Raises:
         ValueError: a block has not so many, or there is none.
     """
-    new = dict(weights)
+    new, importances = dict(weights), importances or head_norms(weights, head_dim)
     for prefix in _prefixes(weights, _ATTENTION):
-        values, out = weights[f"{prefix}v_proj.weight"].float(), weights[f"{prefix}out_proj.weight"].float()
-        if importances is None:
-            carried_out = out.unflatten(1, (-1, head_dim)).norm(dim=(0, 2))
-            importance = values.unflatten(0, (-1, head_dim)).norm(dim=(1, 2)) * carried_out
-        else:
-            importance = importances[f"{prefix}out_proj.weight"]
-        kept = _largest(importance, heads, "attention heads")
-        rows = (kept[:, None] * head_dim + torch.arange(head_dim)).flatten()
+        rows = _kept_rows(prefix, heads, head_dim, importances)
         for name in (
             "q_proj.weight",
             "q_proj.bias",
@@ -99,19 +77,68 @@ def fewer_heads(
         ):
             if prefix + name in weights:
                 new[prefix + name] = weights[prefix + name][rows]
-        _keep_inputs(new, f"{prefix}out_proj", rows, moments)
+        new[f"{prefix}out_proj.weight"] = weights[f"{prefix}out_proj.weight"][:, rows]
     return new
 
 
-def _keep_inputs(
-    weights: dict[str, Tensor], layer: str, kept: Tensor, moments: Optional[Mapping[str, Tensor]]
-) -> None:
-    """Leave a linear layer some of its inputs."""
-    name, bias = f"{layer}.weight", f"{layer}.bias"
-    if moments is None:
-        weights[name] = weights[name][:, kept]
-    else:
-        weights[name], weights[bias] = refit(weights[name], weights[bias], moments[name], kept)
+def unit_norms(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The product of the L2 norms of each unit's row in ``fc1`` and its column in ``fc2``, (units,) of each layer.
+
+    What a unit adds to the residual is proportional to it (for an activation such as ReLU).
+    """
+    found = {}
+    for prefix in _prefixes(weights, _FEED_FORWARD):
+        first, second = weights[f"{prefix}fc1.weight"].float(), weights[f"{prefix}fc2.weight"].float()
+        found[f"{prefix}fc2.weight"] = first.norm(dim=1) * second.norm(dim=0)
+    return found
+
+
+def head_norms(weights: Mapping[str, Tensor], head_dim: int) -> dict[str, Tensor]:
+    """The product of the L2 norms of what makes a head's values and what carries them out, (heads,) of each block."""
+    found = {}
+    for prefix in _prefixes(weights, _ATTENTION):
+        values, out = weights[f"{prefix}v_proj.weight"].float(), weights[f"{prefix}out_proj.weight"].float()
+        carried_out = out.unflatten(1, (-1, head_dim)).norm(dim=(0, 2))
+        found[f"{prefix}out_proj.weight"] = values.unflatten(0, (-1, head_dim)).norm(dim=(1, 2)) * carried_out
+    return found
+
+
+def masks_of_inputs(
+    weights: Mapping[str, Tensor],
+    units: Optional[int],
+    heads: Optional[int],
+    head_dim: int,
+    importances: Mapping[str, Tensor],
+) -> Masks:
+    """What `fewer_units` and `fewer_heads` leave of the inputs of the matrices after units and heads, as masks.
+
+    Args:
+        units, heads: that stay; None: all.
+        importances: of units and heads.
+
+    Returns:
+        bool (outputs, inputs), by name of the matrix.
+    """
+    kept = {}
+    for prefix in _prefixes(weights, _FEED_FORWARD) if units is not None else ():
+        kept[f"{prefix}fc2.weight"] = _kept_units(prefix, units, importances)
+    for prefix in _prefixes(weights, _ATTENTION) if heads is not None else ():
+        kept[f"{prefix}out_proj.weight"] = _kept_rows(prefix, heads, head_dim, importances)
+    masks = {name: torch.zeros(weights[name].shape, dtype=torch.bool) for name in kept}
+    for name, columns in kept.items():
+        masks[name][:, columns] = True
+    return masks
+
+
+def _kept_units(prefix: str, units: int, importances: Mapping[str, Tensor]) -> Tensor:
+    """The units of a layer that stay."""
+    return _largest(importances[f"{prefix}fc2.weight"], units, "feed-forward units")
+
+
+def _kept_rows(prefix: str, heads: int, head_dim: int, importances: Mapping[str, Tensor]) -> Tensor:
+    """The rows of a block's projections that belong to heads that stay."""
+    kept = _largest(importances[f"{prefix}out_proj.weight"], heads, "attention heads")
+    return (kept[:, None] * head_dim + torch.arange(head_dim)).flatten()
 
 
 def _prefixes(weights, pattern):

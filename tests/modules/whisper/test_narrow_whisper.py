@@ -7,7 +7,13 @@ import torch
 from small_whisper import SIZES, clips, small_whisper
 
 from fairseq_prune.checkpoints.whisper.export import export_huggingface
-from fairseq_prune.pruning.widths import fewer_heads, fewer_units
+from fairseq_prune.pruning.widths import (
+    fewer_heads,
+    fewer_units,
+    head_norms,
+    masks_of_inputs,
+    unit_norms,
+)
 
 UNITS, HEADS, HEAD_DIM = 20, 3, SIZES["embed_dim"] // SIZES["attention_heads"]
 
@@ -81,3 +87,15 @@ def test_what_needs_all_heads_refuses_fewer(whole, tmp_path):
         ValueError, match="found 3 heads of 8 dimensions, expected as many as the width 32 has"
     ):
         export_huggingface(small, None, tmp_path / "out")
+
+
+def test_masks_are_of_the_inputs_that_the_cuts_leave(whole):
+    weights = whole.state_dict()
+    norms = {**unit_norms(weights), **head_norms(weights, HEAD_DIM)}
+    masks = masks_of_inputs(weights, UNITS, HEADS, HEAD_DIM, norms)
+    cut = fewer_heads(fewer_units(weights, UNITS), HEADS, HEAD_DIM)
+    assert set(masks) == {name for name in weights if name.endswith(("fc2.weight", "out_proj.weight"))}
+    for name, mask in masks.items():
+        assert (mask == mask[0]).all()
+        assert torch.equal(weights[name][:, mask[0]], cut[name])
+    assert all("fc2" in name for name in masks_of_inputs(weights, UNITS, None, HEAD_DIM, norms))
