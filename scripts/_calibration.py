@@ -27,6 +27,12 @@ def add_speech_options(parser) -> None:
     add("--minutes", type=positive(float), default=5.0, help="of speech to calibrate with (default: 5)")
     add("--language", help="of the speech, such as de (default: the likeliest of each window)")
     add("--seed", type=int, default=1, help="of the choice of speech, and of random scores (default: 1)")
+    add(
+        "--model-overrides",
+        type=overrides,
+        default={},
+        help="options of the checkpoint to change while speech is heard: \"{'silence_stride': 8}\" saves time",
+    )
 
 
 def add_calibration_options(parser, scores) -> None:
@@ -36,12 +42,6 @@ def add_calibration_options(parser, scores) -> None:
     add_speech_options(parser)
     add("--batch-size", type=positive(int), default=8, help="windows at a time (default: 8)")
     add("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
-    add(
-        "--model-overrides",
-        type=overrides,
-        default={},
-        help="options of the checkpoint to change while speech is heard: \"{'silence_stride': 8}\" saves time",
-    )
     add("--score", choices=scores, default="wanda", help="what weights are ranked by (default: wanda)")
     add(
         "--scope",

@@ -24,7 +24,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from _cli import PlainParser, complete, overrides, positive, run
+from _cli import PlainParser, complete, positive, run
 
 import torch
 from _calibration import add_speech_options, calibration_clips, read_recordings
@@ -242,12 +242,6 @@ if __name__ == "__main__":
     add_speech_options(parser)
     add("--rank", choices=RANKS, default="norm", help="what units and heads are ranked by (default: norm)")
     add("--refit", action="store_true", help="least squares: what stays makes up for what is gone")
-    add(
-        "--model-overrides",
-        type=overrides,
-        default={},
-        help="options of the checkpoint to change while speech is heard: \"{'silence_stride': 8}\" saves time",
-    )
     add("--units", type=positive(int), metavar="N", help="feed-forward units that each layer keeps (Whisper)")
     add("--heads", type=positive(int), metavar="N", help="heads that each attention block keeps (Whisper)")
     add(

@@ -76,10 +76,9 @@ def masks_of(scores, args):
 
 def pruned(args, weights, recordings):
     """The weights to keep, and the values that they get; None without --refit."""
-    if recordings is None:
-        return masks_of(plain_scores(args.score, weights, args.seed), args), None
-    pipeline = WhisperPipeline(args.checkpoint, args.model_overrides, args.device)
-    clips = calibration_clips(pipeline, recordings, args)
+    if recordings is not None:
+        pipeline = WhisperPipeline(args.checkpoint, args.model_overrides, args.device)
+        clips = calibration_clips(pipeline, recordings, args)
     if args.score in ON_SPEECH:
         scores = speech_scores(args.score, pipeline.model, clips, args.score)
     else:
@@ -106,11 +105,11 @@ def main(args):
         recordings = None
         if args.refit and not whisper:
             raise ValueError(f"--refit: {args.checkpoint} is no Whisper, expected one")
+        if args.score in ON_SPEECH and not whisper:
+            raise ValueError(
+                f"--score {args.score}: {args.checkpoint} is no Whisper; expected magnitude or random"
+            )
         if args.score in ON_SPEECH or args.refit:
-            if not whisper:
-                raise ValueError(
-                    f"--score {args.score}: {args.checkpoint} is no Whisper; expected magnitude or random"
-                )
             recordings = read_recordings(args)
         elif args.audio or args.manifest:
             raise ValueError(f"--score {args.score} needs no speech, found some")

@@ -82,7 +82,8 @@ class Grid:
     def cut(self, found, out):
         """Write a Whisper with fewer units and heads, as of scripts/prune_layers.py; the share of weights that went."""
         rank, seed, importances = found["score"], found["seed"], None
-        model, clips = self.calibration(seed)
+        if rank != "norm" or found["refit"]:
+            model, clips = self.calibration(seed)
         if rank != "norm":
             moments = self.once("moments", seed, lambda: structure_moments(model, clips, "moments"))
             importances = self.once(

@@ -2,7 +2,8 @@
 # Zeros by Wanda's score with and without least squares in what stays, not trained: refit.sh WHISPER DATA OUT [SPARSITY...]
 #   WHISPER   a checkpoint of scripts/import_whisper.py
 #   DATA      the folder of split.py's manifests, train.tsv and report.tsv; transcripts serve scoring alone
-# MINUTES of speech (default: 10). What is complete in OUT is not made again: a run that was stopped goes on, and OUT/results.jsonl gets what is new.
+# MINUTES of speech are heard (default: 10). What is complete in OUT is not made again: a run that was stopped goes on,
+# and OUT/results.jsonl gets what is new.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 repo="$(cd "$here/../.." && pwd)"

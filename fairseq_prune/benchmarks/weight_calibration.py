@@ -31,10 +31,8 @@ from fairseq_prune.pruning.scores import Scores, random_scores, taylor_scores, w
 
 SCORES = ("magnitude", "wanda", "taylor", "fisher", "random")
 ON_SPEECH = ("wanda", "taylor", "fisher")  # these look at what the model does with speech
-RIDGE = {
-    "encoder": 0.1,
-    "decoder": 1.0,
-}  # of `refitted`: a decoder hears few tokens, and would learn them by heart
+# of `refitted`: a decoder hears few tokens, and would learn them by heart
+RIDGE = {"encoder": 0.1, "decoder": 1.0}
 RANKS = ("norm", "activation", "taylor", "fisher")  # of units and heads
 
 
@@ -240,9 +238,9 @@ def refitted(
     Returns:
         by name: the weights with their zeros, and the biases of their layers.
     """
-    sparse = copy.deepcopy(model)
+    sparse, device = copy.deepcopy(model), next(model.parameters()).device
+    masks = {name: mask.to(device) for name, mask in masks.items()}
     apply_masks({name: parameter.data for name, parameter in sparse.named_parameters()}, masks)
-    device = next(model.parameters()).device
     heard = [
         (clip.features[None].to(device), torch.tensor([len(clip.features)], device=device)) for clip in clips
     ]

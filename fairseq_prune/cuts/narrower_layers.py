@@ -48,9 +48,8 @@ def with_narrower_layers(
     new = without_training(checkpoint)
     model = dict(new["cfg"]["model"])
     head_dim = model.get("head_dim") or model["embed_dim"] // model["attention_heads"]
-    if importances is None:
-        importances = {**unit_norms(new["model"]), **head_norms(new["model"], head_dim)}
-    if fit is not None:
+    if fit is not None:  # which changes the norms
+        importances = importances or {**unit_norms(new["model"]), **head_norms(new["model"], head_dim)}
         fitted = fit(masks_of_inputs(new["model"], units, heads, head_dim, importances))
         new["model"] = {**new["model"], **{name: w.to(new["model"][name]) for name, w in fitted.items()}}
     if units is not None:

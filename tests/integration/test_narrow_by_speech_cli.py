@@ -81,6 +81,18 @@ def test_what_makes_up_for_the_cut_brings_the_model_nearer_to_itself(cut, folder
     assert distances[1] < 0.7 * distances[0]
 
 
+def test_what_the_norms_of_the_whole_model_choose_is_made_up_for_too(cut, folder, tmp_path, clips):
+    distances = []
+    dense = [hidden(folder / "whisper.pt", clip) for clip in clips]
+    for words in ((), ("--refit", "--language", "en")):
+        speech = words or ("none",)
+        status, _, err = cut("--units", 40, "--heads", 3, "--overwrite", *speech)
+        assert status == 0, err
+        found = [hidden(tmp_path / "cut.pt", clip) for clip in clips]
+        distances.append(sum(float((a - b).square().mean()) for a, b in zip(found, dense)))
+    assert distances[1] < 0.7 * distances[0]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
