@@ -24,6 +24,7 @@ logging.disable(logging.INFO)
 warnings.filterwarnings("ignore", category=FutureWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module="torch")
 
+from fairseq_prune.checkpoints.runtime.engines import ENGINES, ONNX_RUNTIME  # noqa: E402
 from fairseq_prune.command_line import INTERRUPTED, PlainParser, finish  # noqa: E402
 from fairseq_prune.files import complete  # noqa: E402, F401
 from fairseq_prune.inference.translation import Translator  # noqa: E402
@@ -83,6 +84,25 @@ def overrides(text: str) -> dict:
         example = "{'token_keep_ratio': 0.7}"
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a dict of options like {example}")
     return value
+
+
+def add_engine_options(parser) -> None:
+    """What runs an export. No defaults, so that it shows which are given."""
+    add = parser.add_argument
+    add("--engine", choices=ENGINES, help=f"what runs --onnx (default: {ONNX_RUNTIME})")
+    add("--threads", type=positive(int), help="of the engine that runs --onnx (default: as it chooses)")
+
+
+def engine_options(args: argparse.Namespace) -> dict:
+    """What `add_engine_options` says, for the classes of `checkpoints.runtime`.
+
+    Raises:
+        ValueError: it says something, and there is no export.
+    """
+    for name in ("engine", "threads"):
+        if not args.onnx and getattr(args, name) is not None:
+            raise ValueError(f"--{name}: found with --checkpoint, expected with --onnx")
+    return {"engine": args.engine or ONNX_RUNTIME, "threads": args.threads or 0}
 
 
 def load_translator(args: argparse.Namespace, checkpoint=None, int8: bool = False) -> Translator:

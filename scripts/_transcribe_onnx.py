@@ -1,4 +1,4 @@
-"""transcribe.py with a Whisper or a recogniser that was exported for ONNX Runtime: torch runs no model.
+"""transcribe.py with a Whisper or a recogniser that was exported to ONNX: torch runs no model.
 
 The likeliest token is taken at each step. Nothing is tried again: where a text fails, a checkpoint hears all silence.
 """
@@ -8,21 +8,22 @@ import math
 from _transcribe_files import Writer
 from tqdm import tqdm
 
-from fairseq_prune.checkpoints.hubert.runtime import CONFIG, RECOGNIZER, OnnxRecognizer
 from fairseq_prune.checkpoints.huggingface_folder import read_json
-from fairseq_prune.checkpoints.whisper.runtime import HOP, OnnxWhisper
+from fairseq_prune.checkpoints.runtime.hubert import CONFIG, RECOGNIZER, OnnxRecognizer
+from fairseq_prune.checkpoints.runtime.whisper import HOP, OnnxWhisper
 from fairseq_prune.constants import SAMPLE_RATE
 from fairseq_prune.data.pauses import cut_by_blocks
 from fairseq_prune.inference.whisper.recordings import FileRecording
 from fairseq_prune.text.subtitles import Segment, Transcript
 
-TAKEN = ("onnx", "audio", "format", "out", "overwrite", "max_seconds")
+TAKEN = ("onnx", "audio", "format", "out", "overwrite", "max_seconds", "engine", "threads")
 
 
-def transcribe(args, options):
+def transcribe(args, engine, options):
     """Print or write the text of each file.
 
     Args:
+        engine: of `_cli.engine_options`.
         options: the parser's, as ``parser._actions``.
 
     Raises:
@@ -42,9 +43,9 @@ def transcribe(args, options):
     recordings = [FileRecording(path) for path in args.audio]
     config = read_json(args.onnx / CONFIG, "file, expected a folder of scripts/export.py")
     if config.get("kind") == RECOGNIZER:
-        model, longest = OnnxRecognizer(args.onnx), math.inf
+        model, longest = OnnxRecognizer(args.onnx, **engine), math.inf
     else:
-        model, longest = OnnxWhisper(args.onnx), config["mel_frames"] * HOP / SAMPLE_RATE
+        model, longest = OnnxWhisper(args.onnx, **engine), config["mel_frames"] * HOP / SAMPLE_RATE
     total = sum(recording.seconds for recording in recordings)
     with tqdm(total=round(total, 1), desc="transcribing", unit="s", disable=None) as bar:
         for number, recording in enumerate(recordings):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What exports of a translator for ONNX Runtime change and save: the translations of a split, and the seconds.
+"""What exports of a translator to ONNX change and save: the translations of a split, and the seconds.
 
     python scripts/compare_exports.py --checkpoint C --data data --onnx exported exported_int8
 
@@ -7,6 +7,7 @@ All translate in turns, on one thread. Seconds are of the processor, so that oth
 """
 
 import time
+from itertools import product
 from pathlib import Path
 
 from _cli import PlainParser, positive, run
@@ -17,7 +18,8 @@ import torch
 from tqdm import tqdm
 
 from fairseq_prune.benchmarks.report import table
-from fairseq_prune.checkpoints.hubert.runtime import OnnxTranslator
+from fairseq_prune.checkpoints.runtime.engines import ENGINES, ONNX_RUNTIME
+from fairseq_prune.checkpoints.runtime.hubert import OnnxTranslator
 from fairseq_prune.data.audio import read_audio
 from fairseq_prune.data.config import DataConfig
 from fairseq_prune.data.manifest import check_audio, read_manifest
@@ -46,9 +48,9 @@ def main(args):
         ALONE: lambda waveforms: translator.translate(waveforms, 1),
         f"checkpoint, {args.batch_size} at a time": lambda w: translator.translate(w, args.batch_size),
     }
-    for folder in args.onnx:
-        runner = OnnxTranslator(folder, threads=1)
-        systems[str(folder)] = lambda waveforms, runner=runner: [
+    for folder, engine in product(args.onnx, args.engine):
+        runner = OnnxTranslator(folder, threads=1, engine=engine)
+        systems[f"{folder}, {engine}"] = lambda waveforms, runner=runner: [
             runner.text(waveform.numpy(), beam=args.beam) for waveform in waveforms
         ]
     for translate in systems.values():  # the first pass is slower
@@ -82,6 +84,7 @@ if __name__ == "__main__":
     add = parser.add_argument
     add("--checkpoint", required=True, help="checkpoint of the task speech_translation")
     add("--onnx", type=Path, nargs="+", required=True, help="folders that export.py --format onnx wrote")
+    add("--engine", nargs="+", choices=ENGINES, default=[ONNX_RUNTIME], help="what runs them")
     add("--data", required=True, help="data directory with config.yaml and manifests")
     add("--split", default="tst-COMMON", help="manifest to translate (default: tst-COMMON)")
     add("--max-utterances", type=positive(int), help="only the first ones")

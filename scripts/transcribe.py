@@ -18,7 +18,7 @@ translations, or PER on the 39 classes of TIMIT; with --out a folder with report
 from argparse import ArgumentTypeError
 from pathlib import Path
 
-from _cli import PlainParser, overrides, positive, run
+from _cli import PlainParser, add_engine_options, engine_options, overrides, positive, run
 
 from _transcribe_ctc import score as score_ctc
 from _transcribe_ctc import transcribe as transcribe_ctc
@@ -41,8 +41,9 @@ def main(args):
         raise ValueError("expected either --manifest or audio files")
     if bool(args.checkpoint) == bool(args.onnx):
         raise ValueError("expected either --checkpoint or --onnx")
+    engine = engine_options(args)
     if args.onnx:
-        return transcribe_onnx(args, args.options[ALL])
+        return transcribe_onnx(args, engine, args.options[ALL])
     whisper = is_whisper(args.checkpoint)
     foreign = args.options[CTC if whisper else WHISPER]
     for action in foreign:
@@ -83,7 +84,8 @@ def parser() -> PlainParser:
     parser = PlainParser(__doc__)
     add = parser.add_argument
     add("--checkpoint", help="a Whisper, or a wav2vec_ctc or hubert_ctc, sparse ones too")
-    add("--onnx", type=Path, help="instead: a folder that export.py --format onnx wrote, run by ONNX Runtime")
+    add("--onnx", type=Path, help="instead: a folder that export.py --format onnx wrote")
+    add_engine_options(parser)
     add("audio", nargs="*", help="audio files")
     add(
         "--manifest",

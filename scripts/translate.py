@@ -7,18 +7,19 @@ out.
 
     python scripts/translate.py --checkpoint demo_out/pruned/checkpoint_best.pt talk.wav interview.flac
     python scripts/translate.py --onnx exported talk.wav                    (a folder of export.py --format onnx)
+    python scripts/translate.py --onnx exported --engine openvino talk.wav
 """
 
 import json
 import sys
 from pathlib import Path
 
-from _cli import Parser, load_translator, positive, run
+from _cli import Parser, add_engine_options, engine_options, load_translator, positive, run
 
 import torch
 from tqdm import tqdm
 
-from fairseq_prune.checkpoints.hubert.runtime import OnnxTranslator
+from fairseq_prune.checkpoints.runtime.hubert import OnnxTranslator
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.speech_pieces import as_heard, speech_pieces
 
@@ -51,17 +52,18 @@ def load(args):
     """What translates, and a function of pieces [(samples,)] that gives their texts.
 
     Raises:
-        ValueError: neither a checkpoint nor an export was given, both, or an option that an export does not take.
+        ValueError: neither a checkpoint nor an export was given, both, or an option that the one given does not take.
     """
     if bool(args.checkpoint) == bool(args.onnx):
         raise ValueError("expected either --checkpoint or --onnx")
+    engine = engine_options(args)
     if args.checkpoint:
         translator = load_translator(args, int8=args.int8)
         return translator, lambda cut: translator.translate(cut, args.batch_size, progress="translating")
     for action in args.options:
         if action.dest in OF_CHECKPOINTS and getattr(args, action.dest) != action.default:
             raise ValueError(f"{action.option_strings[0]}: found with --onnx, expected with --checkpoint")
-    runner = OnnxTranslator(args.onnx)
+    runner = OnnxTranslator(args.onnx, **engine)
     return runner, lambda cut: [
         runner.text(piece.numpy(), beam=args.beam) for piece in tqdm(cut, "translating", disable=None)
     ]
@@ -93,6 +95,7 @@ def main(args):
 if __name__ == "__main__":
     parser = Parser(__doc__, required=False)
     parser.add_argument("--onnx", type=Path, help="instead: a folder that export.py --format onnx wrote")
+    add_engine_options(parser)
     parser.add_argument("--int8", action="store_true", help="the decoder's weights in 8 bits, for the CPU")
     parser.add_argument("audio", nargs="+", help="audio files")
     parser.add_argument(

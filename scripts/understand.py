@@ -7,11 +7,11 @@ python scripts/understand.py --onnx exported lights.wav                 (a folde
 
 import json
 
-from _cli import PlainParser, overrides, positive, run
+from _cli import PlainParser, add_engine_options, engine_options, overrides, positive, run
 
 import torch
 
-from fairseq_prune.checkpoints.whisper.onnx import OnnxWhisper
+from fairseq_prune.checkpoints.runtime.whisper import OnnxWhisper
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.log_mel import MAX_SAMPLES, log_mel
 from fairseq_prune.inference.base import is_silent
@@ -35,9 +35,9 @@ def read_command(path) -> torch.Tensor:
     return torch.from_numpy(waveform)
 
 
-def onnx_texts(folder, waveforms) -> list[str]:
+def onnx_texts(folder, waveforms, engine) -> list[str]:
     """What an exported model writes of each waveform (samples,)."""
-    model, tokenizer = OnnxWhisper(folder), ByteLevelBPE.load(folder)
+    model, tokenizer = OnnxWhisper(folder, **engine), ByteLevelBPE.load(folder)
     bins = model.config["mel_bins"]
     return [
         "" if is_silent(waveform) else tokenizer.decode(model.generate(log_mel(waveform, bins)))
@@ -54,6 +54,7 @@ def as_json(path, text: str) -> dict:
 
 
 def main(args):
+    engine = engine_options(args)
     waveforms = [read_command(path) for path in args.audio]
     if args.checkpoint:
         model = Understander(
@@ -61,7 +62,7 @@ def main(args):
         )
         texts = model.texts(waveforms, args.batch_size)
     else:
-        texts = onnx_texts(args.onnx, waveforms)
+        texts = onnx_texts(args.onnx, waveforms, engine)
     for path, text in zip(args.audio, texts):
         print(json.dumps(as_json(path, text), ensure_ascii=False))
 
@@ -76,6 +77,7 @@ if __name__ == "__main__":
         metavar="FOLDER",
         help="folder that export.py --format onnx wrote; greedy, one file at a time",
     )
+    add_engine_options(parser)
     add("audio", nargs="+", help="audio files, of at most 30 s each")
     add("--beam", type=positive(int), default=1, help="beam size (default: 1)")
     add("--batch-size", type=positive(int), default=8, help="utterances at a time (default: 8)")

@@ -40,6 +40,13 @@ def prepared_data(must_c_root, tmp_path_factory):
     return out
 
 
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def engine(request):
+    """Each of the engines that run an export, where it is installed."""
+    pytest.importorskip(request.param, reason="in an extra of the current stack")
+    return request.param
+
+
 @pytest.fixture(params=[torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 def half_dtype(request):
     """Each of the half-precision types, where the installed torch can multiply matrices of it on the CPU."""

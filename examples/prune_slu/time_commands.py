@@ -17,7 +17,6 @@ written by scripts/export.py; faster-whisper may live in another environment.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import resource
@@ -121,12 +120,11 @@ def our_system(checkpoint, context, threads, tokens):
 
 
 def onnx_system(folder, _, threads, tokens):
-    """The exported folder, with the one file of the package that a device needs."""
-    path = ROOT / "fairseq_prune" / "checkpoints" / "whisper" / "runtime.py"
-    spec = importlib.util.spec_from_file_location("whisper_runtime", path)
-    runtime = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(runtime)
-    model = runtime.OnnxWhisper(folder, threads)
+    """The exported folder, with the one folder of the package that a device needs."""
+    sys.path.insert(0, str(ROOT / "fairseq_prune" / "checkpoints"))
+    from runtime.whisper import OnnxWhisper
+
+    model = OnnxWhisper(folder, threads)
     if tokens:
         model.config["suppressed"] = [*model.config["suppressed"], model.config["end"]]
     return lambda clip: model.text(clip, tokens or LONGEST)

@@ -108,7 +108,7 @@ def ours(path: str, options: dict[str, Any], settings: Settings) -> Engine:
 
 def onnx(path: str, options: dict[str, Any], settings: Settings) -> Engine:
     """An export of scripts/export.py --format onnx, with numpy and ONNX Runtime."""
-    from fairseq_prune.checkpoints.whisper.runtime import OnnxWhisper
+    from fairseq_prune.checkpoints.runtime.whisper import OnnxWhisper
     from fairseq_prune.data.log_mel import log_mel
     from fairseq_prune.text.byte_level_bpe import ByteLevelBPE
 

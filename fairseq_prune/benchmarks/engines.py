@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,73 +12,37 @@ from torch import Tensor, nn
 
 from fairseq_prune.checkpoints.extras import import_extra, quiet
 from fairseq_prune.checkpoints.hubert.onnx import PRODUCTS, EncoderGraph, write_encoder_graph
-from fairseq_prune.checkpoints.hubert.runtime import open_graph
 from fairseq_prune.checkpoints.onnx_graphs import write_graph
 from fairseq_prune.checkpoints.onnx_quantization import quantize
+from fairseq_prune.checkpoints.runtime.engines import ONNX_RUNTIME, OPENVINO, open_graph
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
 
 GRAPHS = ("onnx", "onnx_transformers", "openvino")
 ENGINES = (*GRAPHS, "ctranslate2_wav2vec2", "transformers_compiled")
 
 
-class OnnxModule(nn.Module):
-    """A graph in ONNX Runtime, on as many threads as torch has.
+class GraphModule(nn.Module):
+    """A graph in an engine, on as many threads as torch has.
 
     Args:
         path: of the graph, whose inputs are waveforms (batch, samples), and lengths (batch,) if it has a second one.
+        engine: of `runtime.engines.ENGINES`.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, engine: str = ONNX_RUNTIME):
         super().__init__()
-        self.session = open_graph(path, torch.get_num_threads())
-        self.names = [value.name for value in self.session.get_inputs()]
+        self.graph = open_graph(path, engine, torch.get_num_threads())
         self.bytes = path.stat().st_size
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """(batch, samples) -> (batch, frames, dim)."""
-        lengths = torch.full((len(waveforms),), waveforms.shape[1])
-        inputs = dict(zip(self.names, (waveforms.numpy(), lengths.numpy())))
-        return torch.from_numpy(self.session.run(None, inputs)[0])
+        found = self.graph.run(dict(zip(self.graph.inputs, inputs_of(waveforms))))
+        return torch.from_numpy(found["features"])
 
 
-class OpenVinoModule(nn.Module):
-    """A graph in OpenVINO, on as many threads as torch has.
-
-    Args:
-        path: of our export, whose inputs are waveforms (batch, samples) and lengths (batch,).
-        calibration: waveforms (batch, samples), of which NNCF takes the ranges of activations in 8 bits; without
-            them all is float32.
-
-    Raises:
-        ValueError: openvino or nncf is missing.
-    """
-
-    def __init__(self, path: Path, calibration: Sequence[Tensor] = ()):
-        super().__init__()
-        openvino = import_extra("openvino", "openvino")
-        core = openvino.Core()
-        graph = core.read_model(path)
-        if calibration:
-            os.environ.setdefault("NNCF_CI", "1")  # or NNCF would report its use to its makers
-            nncf = import_extra("nncf", "openvino")
-            ranges = nncf.Dataset(calibration, self._inputs)
-            kind = nncf.ModelType.TRANSFORMER
-            with quiet(), contextlib.redirect_stdout(io.StringIO()):  # of its progress
-                graph = nncf.quantize(graph, ranges, model_type=kind, subset_size=len(calibration))
-        weights = path.with_suffix(".bin")
-        openvino.save_model(graph, path.with_suffix(".xml"), compress_to_fp16=False)
-        self.bytes = weights.stat().st_size
-        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        self.graph = core.compile_model(graph, "CPU", {**options, "PERFORMANCE_HINT": "LATENCY"})
-
-    def forward(self, waveforms: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, frames, dim)."""
-        return torch.from_numpy(self.graph(self._inputs(waveforms))[0])
-
-    @staticmethod
-    def _inputs(waveforms: Tensor) -> dict:
-        lengths = torch.full((len(waveforms),), waveforms.shape[1])
-        return {"source": waveforms.numpy(), "lengths": lengths.numpy()}
+def inputs_of(waveforms: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Waveforms (batch, samples), and the length of each."""
+    return waveforms.numpy(), np.full(len(waveforms), waveforms.shape[1])
 
 
 class CTranslate2Module(nn.Module):
@@ -126,7 +89,7 @@ class _LastState(nn.Module):
         return self.hubert(waveforms).last_hidden_state
 
 
-def onnx_module(encoder: nn.Module, int8: bool = False) -> OnnxModule:
+def onnx_module(encoder: nn.Module, int8: bool = False) -> GraphModule:
     """An encoder of ours or of transformers as a graph, its matrices in 8 bits if asked for.
 
     Raises:
@@ -142,18 +105,37 @@ def onnx_module(encoder: nn.Module, int8: bool = False) -> OnnxModule:
             write_graph(_LastState(encoder), example, path, ["source"], ["features"], shapes)
         if int8:
             quantize(path, path, PRODUCTS)
-        return OnnxModule(path)
+        return GraphModule(path)
 
 
-def openvino_module(encoder: TokenPrunedHubert, int8: bool = False) -> OpenVinoModule:
+def openvino_module(encoder: TokenPrunedHubert, int8: bool = False) -> GraphModule:
     """Our export in OpenVINO; in 8 bits with ranges from noise, as the benchmark's audio is.
 
     Raises:
         ValueError: a library is missing.
     """
-    generator = torch.Generator().manual_seed(1)
-    noise = [0.1 * torch.randn(1, 16_000, generator=generator) for _ in range(4 if int8 else 0)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.onnx"
         write_encoder_graph(EncoderGraph(encoder), path, ["features", "frames"])
-        return OpenVinoModule(path, noise)
+        if not int8:
+            return GraphModule(path, OPENVINO)
+        module = GraphModule(_in_8_bits(path), OPENVINO)
+        module.bytes = path.with_suffix(".bin").stat().st_size
+        return module
+
+
+def _in_8_bits(path: Path) -> Path:
+    """Our export with activations in 8 bits too, whose ranges NNCF takes from noise: a file of OpenVINO."""
+    generator = torch.Generator().manual_seed(1)
+    noise = [0.1 * torch.randn(1, 16_000, generator=generator) for _ in range(4)]
+    openvino = import_extra("openvino", "openvino")
+    os.environ.setdefault("NNCF_CI", "1")  # or NNCF would report its use to its makers
+    nncf = import_extra("nncf", "openvino")
+    ranges = nncf.Dataset(noise, lambda waveforms: dict(zip(("source", "lengths"), inputs_of(waveforms))))
+    kind = nncf.ModelType.TRANSFORMER
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):  # of its progress
+        graph = nncf.quantize(
+            openvino.Core().read_model(path), ranges, model_type=kind, subset_size=len(noise)
+        )
+    openvino.save_model(graph, path.with_suffix(".xml"), compress_to_fp16=False)
+    return path.with_suffix(".xml")

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -9,6 +10,8 @@ from command_lines import BIN, ROOT
 from whisper_files import write_checkpoint, write_recordings
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
+from fairseq_prune.checkpoints.runtime.engines import ONNX_RUNTIME
+from fairseq_prune.checkpoints.runtime.whisper import OnnxWhisper
 from fairseq_prune.data.manifest import Utterance, write_manifest
 
 EXAMPLE = ROOT / "examples" / "compress_whisper"
@@ -164,11 +167,18 @@ def test_the_cut_model_is_trained_without_gates(folder, cut, forks):
     assert any(not torch.equal(after["model"][name], value) for name, value in before["model"].items())
 
 
-def test_onnx_holds_uneven_layers(folder, cut, forks):
+def test_onnx_holds_uneven_layers(folder, cut, forks, engine, tmp_path):
     pytest.importorskip("onnxscript", reason="in the test extra of the current stack")
-    words = ("--checkpoint", "cut.pt", "--format", "onnx", "--out", "onnx")
+    words = ("--checkpoint", "cut.pt", "--format", "onnx", "--out", tmp_path / "onnx")
     code, _, errors = forks.run(EXPORT, *words, cwd=folder)
     assert code == 0, errors  # which compares the logits
+    features = np.random.default_rng(0).standard_normal((60, 80), dtype=np.float32)
+    expected, found = (OnnxWhisper(tmp_path / "onnx", engine=name) for name in (ONNX_RUNTIME, engine))
+    memory, given = expected.encode(features), found.encode(features)
+    for name, value in memory.items():
+        np.testing.assert_allclose(given[name], value, atol=1e-4)
+    logits, _ = expected.step(5, memory, expected.start())
+    np.testing.assert_allclose(found.step(5, given, found.start())[0], logits, atol=1e-4)
 
 
 def test_formats_of_even_layers_refuse_uneven_ones(folder, cut, forks):

@@ -66,7 +66,7 @@ def test_understand_prints_json_a_file(student, data, forks):
     assert all(set(answer) >= {"intent", "slots", "text"} for answer in answers)
 
 
-def test_an_export_to_onnx_understands_the_same(student, data, forks, tmp_path):
+def test_an_export_to_onnx_understands_the_same(student, data, forks, tmp_path, engine):
     pytest.importorskip("onnxruntime", reason="the export to ONNX needs the extra onnx")
     pytest.importorskip("onnxscript", reason="the export to ONNX needs the extra onnx")
     arguments = ["--checkpoint", student, "--format", "onnx", "--out", tmp_path / "onnx"]
@@ -74,7 +74,7 @@ def test_an_export_to_onnx_understands_the_same(student, data, forks, tmp_path):
     assert status == 0, err
     files, script = [data / "audio" / f"{i}.wav" for i in range(2)], ROOT / "scripts" / "understand.py"
     _, expected, _ = forks.run(script, "--checkpoint", student, *files, cwd=data)
-    status, found, err = forks.run(script, "--onnx", tmp_path / "onnx", *files, cwd=data)
+    status, found, err = forks.run(script, "--onnx", tmp_path / "onnx", "--engine", engine, *files, cwd=data)
     assert status == 0, err
     assert found == expected and len(found.splitlines()) == 2
 

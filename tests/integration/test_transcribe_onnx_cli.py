@@ -51,9 +51,11 @@ def texts_of(model, waveform):
     return texts
 
 
-def test_the_texts_are_those_of_the_model(forks, folder, tmp_path):
+def test_the_texts_are_those_of_the_model(forks, folder, tmp_path, engine):
     files = sorted((folder / "audio").glob("*.wav"))
-    status, out, err = forks.run(TRANSCRIBE, "--onnx", folder / "exported", *files, cwd=tmp_path)
+    status, out, err = forks.run(
+        TRANSCRIBE, "--onnx", folder / "exported", "--engine", engine, *files, cwd=tmp_path
+    )
     assert status == 0, err
     texts = [texts_of(load(folder), read_audio(path)) for path in files]
     for path, parts in zip(files, texts):
@@ -72,6 +74,7 @@ def test_the_texts_are_those_of_the_model(forks, folder, tmp_path):
             "--beam: found with --onnx, which writes as its export was told and takes --format",
         ),
         (("--device", "cuda"), "--device: found with --onnx"),
+        (("--engine", "tflite"), "invalid choice: 'tflite' (choose from"),
         (("--format", "srt"), "--format: found srt with --onnx, expected txt: it knows no times"),
         (("--checkpoint", "whisper.pt"), "expected either --checkpoint or --onnx"),
         (("--onnx", "audio"), "config.json: no such file, expected a folder of scripts/export.py"),

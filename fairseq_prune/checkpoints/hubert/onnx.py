@@ -4,13 +4,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from fairseq.modules import Fp32GroupNorm
 from torch import Tensor, nn
 
-from fairseq_prune.checkpoints.hubert.runtime import frame_plan, open_graph
 from fairseq_prune.checkpoints.onnx_graphs import require_held, require_libraries, write_graph
 from fairseq_prune.checkpoints.onnx_quantization import quantize
+from fairseq_prune.checkpoints.runtime.engines import open_graph
+from fairseq_prune.checkpoints.runtime.hubert import frame_plan
 from fairseq_prune.modules.frames import Frames
 from fairseq_prune.modules.hubert.convolution import norm_over_valid, samples_of_a_frame
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
@@ -128,7 +130,7 @@ def keep_ratios(encoder: TokenPrunedHubert) -> list[float]:
 
 
 def frames_config(encoder: TokenPrunedHubert) -> dict:
-    """What `runtime.frame_plan` must know."""
+    """What `runtime.hubert.frame_plan` must know."""
     return {
         "convolutions": [list(sizes) for sizes in encoder.kernels_strides],
         "keep_ratios": keep_ratios(encoder),
@@ -182,9 +184,9 @@ def export_onnx(encoder: TokenPrunedHubert, out: Path, int8: bool = False) -> No
     write_encoder_graph(EncoderGraph(encoder), out, ["features", "frames"])
     if int8:
         quantize(out, out, PRODUCTS)
-    session = open_graph(out)
+    graph = open_graph(out)
     for lengths in COMPARED:
-        difference = _difference(encoder, session, list(lengths))
+        difference = _difference(encoder, graph, list(lengths))
         tolerance = INT8_TOLERANCE if int8 else TOLERANCE
         if not difference <= tolerance:
             raise ValueError(
@@ -203,11 +205,12 @@ def noise(lengths: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _difference(encoder, session, lengths: list[int]) -> float:
+def _difference(encoder, graph, lengths: list[int]) -> float:
     """Relative difference of ONNX Runtime's features on valid frames; infinite if their number is another."""
     source = noise(lengths)
     expected = encoder(source, lengths)
-    features, frames = session.run(None, {"source": source.numpy(), "lengths": torch.tensor(lengths).numpy()})
+    outputs = graph.run({"source": source.numpy(), "lengths": np.array(lengths)})
+    features, frames = outputs["features"], outputs["frames"]
     if frames.tolist() != expected.lengths:
         return float("inf")
     found, valid = (

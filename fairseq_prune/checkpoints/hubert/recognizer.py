@@ -20,9 +20,9 @@ from fairseq_prune.checkpoints.hubert.onnx import (
     write_encoder_graph,
 )
 from fairseq_prune.checkpoints.hubert.reading import hubert_in
-from fairseq_prune.checkpoints.hubert.runtime import CONFIG, ENCODER, RECOGNIZER, OnnxRecognizer
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly, model_and_task_options
 from fairseq_prune.checkpoints.onnx_quantization import quantize
+from fairseq_prune.checkpoints.runtime.hubert import CONFIG, ENCODER, RECOGNIZER, OnnxRecognizer
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.convolution import normalize_waveform
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
@@ -79,7 +79,7 @@ def log_probs_of(model: nn.Module, task, samples: int) -> tuple[Tensor, Tensor]:
 
 @export_format("onnx", RECOGNIZERS, int8=True)
 def export_onnx(model, task, out: Path, options) -> None:
-    """Write a folder for `hubert.runtime.OnnxRecognizer`: a graph, and what it must know to make text.
+    """Write a folder for `runtime.hubert.OnnxRecognizer`: a graph, and what it must know to make text.
 
     Args:
         model: of fairseq, `wav2vec_ctc`, `hubert_ctc`, or of this package.

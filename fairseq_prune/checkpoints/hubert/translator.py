@@ -21,7 +21,9 @@ from fairseq_prune.checkpoints.hubert.onnx import (
     noise,
     write_encoder_graph,
 )
-from fairseq_prune.checkpoints.hubert.runtime import (
+from fairseq_prune.checkpoints.onnx_graphs import write_graph
+from fairseq_prune.checkpoints.onnx_quantization import quantize
+from fairseq_prune.checkpoints.runtime.hubert import (
     CONFIG,
     DECODER,
     ENCODER,
@@ -29,8 +31,6 @@ from fairseq_prune.checkpoints.hubert.runtime import (
     TRANSLATOR,
     OnnxTranslator,
 )
-from fairseq_prune.checkpoints.onnx_graphs import write_graph
-from fairseq_prune.checkpoints.onnx_quantization import quantize
 from fairseq_prune.modules.deltalm.model import DeltaLMDecoder
 from fairseq_prune.modules.speech_encoder import SpeechEncoder
 
@@ -136,7 +136,7 @@ def sinusoids(positions: Tensor, dim: int) -> Tensor:
 
 @export_format("onnx", ("hubert_deltalm*",), int8=True)
 def export_onnx(model, task, out: Path, options) -> None:
-    """Write a folder for `hubert.runtime.OnnxTranslator`: two graphs, sentencepiece, and what it must know.
+    """Write a folder for `runtime.hubert.OnnxTranslator`: two graphs, sentencepiece, and what it must know.
 
     Args:
         model: `models.hubert_deltalm.HubertDeltaLM`.

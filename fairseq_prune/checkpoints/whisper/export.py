@@ -16,7 +16,7 @@ from torch import Tensor
 from fairseq_prune.checkpoints.extras import import_extra, quiet
 from fairseq_prune.checkpoints.formats import export_format
 from fairseq_prune.checkpoints.huggingface_folder import pruning_entry
-from fairseq_prune.checkpoints.whisper.runtime import frames_heard
+from fairseq_prune.checkpoints.runtime.whisper import frames_heard
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
 from fairseq_prune.text.byte_level_bpe_cutting import TIMESTAMP
 

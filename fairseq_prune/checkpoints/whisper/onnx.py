@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from fairseq_prune.checkpoints.formats import export_format
 from fairseq_prune.checkpoints.onnx_graphs import require_held, require_libraries, write_graph
 from fairseq_prune.checkpoints.onnx_quantization import quantize
-from fairseq_prune.checkpoints.whisper.runtime import (
+from fairseq_prune.checkpoints.runtime.whisper import (
     CONFIG,
     DECODER,
     ENCODER,
@@ -160,7 +160,7 @@ def unstacked(keys: Tensor, values: Tensor, heads: Sequence[int]) -> list[KeysVa
 
 @export_format("onnx", ("whisper*",), int8=True)
 def export_onnx(model, task, out: Path, options) -> None:
-    """Write a folder for `runtime.OnnxWhisper`: two graphs, tokenizer, mel filters, and what it must know.
+    """Write a folder for `runtime.whisper.OnnxWhisper`: two graphs, tokenizer, mel filters, and what it must know.
 
     Args:
         model: `models.whisper.Whisper`, of whatever context.

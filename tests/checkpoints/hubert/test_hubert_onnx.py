@@ -5,8 +5,8 @@ import torch
 from small_encoder import make_encoder
 
 from fairseq_prune.checkpoints.hubert.onnx import EncoderGraph, export_onnx, frames_config
-from fairseq_prune.checkpoints.hubert.runtime import frame_plan
 from fairseq_prune.checkpoints.onnx_graphs import HELD_CRITERIA
+from fairseq_prune.checkpoints.runtime.hubert import frame_plan
 from fairseq_prune.modules.frames import TokenPruning
 
 FORMS = {

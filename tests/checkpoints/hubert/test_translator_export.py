@@ -16,7 +16,7 @@ from small_speech_model import SAMPLES, make_model, speech
 
 from fairseq_prune.checkpoints.hubert import translator as export
 from fairseq_prune.checkpoints.hubert.onnx import frames_config
-from fairseq_prune.checkpoints.hubert.runtime import OnnxTranslator, frame_plan
+from fairseq_prune.checkpoints.runtime.hubert import OnnxTranslator, frame_plan
 from fairseq_prune.inference.translation import Translator
 
 ROOT = Path(__file__).parents[3]
@@ -49,25 +49,27 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("beam", "max_tokens"), [(1, 20), (3, 20), (5, 200), (30, 4)])
-def test_the_hypotheses_are_those_of_the_model(beam, max_tokens, folder, waveforms):
+def test_the_hypotheses_are_those_of_the_model(beam, max_tokens, folder, waveforms, engine):
     translator = Translator(CHECKPOINT, OVERRIDES, beam=beam, max_tokens=max_tokens)
-    runner, expected = OnnxTranslator(folder), translator.translate(waveforms)
+    runner, expected = OnnxTranslator(folder, engine=engine), translator.translate(waveforms)
     found = [runner.text(waveform.numpy(), beam=beam, max_tokens=max_tokens) for waveform in waveforms]
     assert found == expected and len(set(expected)) > 3 and expected[-2:] == ["", ""]
 
 
-def test_translate_runs_the_export(folder, waveforms, tmp_path):
+def test_translate_runs_the_export(folder, waveforms, tmp_path, engine):
     soundfile.write(tmp_path / "a.wav", waveforms[3].numpy(), 16_000, subtype="FLOAT")
 
     def translate(*words):
         command = [sys.executable, ROOT / "scripts" / "translate.py", tmp_path / "a.wav", *words]
         return subprocess.run(command, capture_output=True, text=True)
 
-    done = translate("--onnx", folder, "--max-seconds", "30")
+    done = translate("--onnx", folder, "--engine", engine, "--threads", "1", "--max-seconds", "30")
     expected = Translator(CHECKPOINT, OVERRIDES).translate(waveforms[3:4])[0]
     assert done.returncode == 0 and done.stdout == f"{tmp_path}/a.wav\t{expected}\n", done.stderr
     done = translate("--onnx", folder, "--fp16")
     assert done.returncode == 2 and "--fp16: found with --onnx, expected with --checkpoint" in done.stderr
+    done = translate("--checkpoint", CHECKPOINT, "--engine", engine)
+    assert done.returncode == 2 and "--engine: found with --checkpoint, expected with --onnx" in done.stderr
 
 
 def test_the_export_is_compared_on_a_split(folder, prepared_data):
@@ -86,7 +88,8 @@ def test_the_export_is_compared_on_a_split(folder, prepared_data):
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if "|" in line
     ]
-    assert [row[0] for row in rows[2:]] == ["checkpoint, one by one", "checkpoint, 8 at a time", str(folder)]
+    system = f"{folder}, onnxruntime"
+    assert [row[0] for row in rows[2:]] == ["checkpoint, one by one", "checkpoint, 8 at a time", system]
     assert rows[2][1] == rows[3][1] == "100.0" and rows[2][4].startswith("1.00 ")
     assert all(float(row[3]) > 0 and 0 <= float(row[1]) <= 100 for row in rows[2:])
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from small_whisper import clips, huggingface_whisper, our_names, small_tokenizer, small_whisper
 
 from fairseq_prune.checkpoints.onnx_graphs import HELD_CRITERIA
-from fairseq_prune.checkpoints.whisper import onnx, runtime
+from fairseq_prune.checkpoints.runtime import whisper as runtime
+from fairseq_prune.checkpoints.whisper import onnx
 
 MEL_FRAMES = 200
 TOKENIZER = small_tokenizer()
@@ -38,8 +39,8 @@ def logits_of_torch(model, features, tokens):
     return model.decoder(torch.tensor([tokens]), encoded)[0][0].numpy()
 
 
-def logits_of_onnx(folder, features, tokens):
-    runner, found = runtime.OnnxWhisper(folder), []
+def logits_of_onnx(folder, engine, features, tokens):
+    runner, found = runtime.OnnxWhisper(folder, engine=engine), []
     memory, cache = runner.encode(features.numpy()), runner.start()
     for token in tokens:
         logits, cache = runner.step(token, memory, cache)
@@ -92,7 +93,7 @@ def test_the_graph_keeps_the_frames_of_the_model(frames, context, stride, ratio,
         ({"ratios": (1.0, 0.5, 0.8), "silence_stride": 8, "token_keep_silence": True}, False),
     ],
 )
-def test_onnx_gives_the_logits_of_a_model_that_hears_fewer_frames(tmp_path, options, int8):
+def test_onnx_gives_the_logits_of_a_model_that_hears_fewer_frames(tmp_path, options, int8, engine):
     for library in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(library, reason="in the test extra of the current stack")
     model, tokens = build(**options), [*task().prefix, 7, 9]
@@ -100,7 +101,7 @@ def test_onnx_gives_the_logits_of_a_model_that_hears_fewer_frames(tmp_path, opti
     for frames in (3, 70, 121, MEL_FRAMES):
         features = clips(frames, seed=frames)[0][0]
         expected = logits_of_torch(model, features, tokens)
-        found = logits_of_onnx(tmp_path / "out", features, tokens)
+        found = logits_of_onnx(tmp_path / "out", engine, features, tokens)
         assert np.abs(found - expected).max() < (0.1 if int8 else 1e-4) * np.abs(expected).max()
 
 

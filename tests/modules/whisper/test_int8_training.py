@@ -80,7 +80,7 @@ def exported(tmp_path_factory):
 
 @torch.no_grad()
 def test_logits_are_those_of_the_export(exported):
-    from fairseq_prune.checkpoints.whisper.runtime import OnnxWhisper
+    from fairseq_prune.checkpoints.runtime.whisper import OnnxWhisper
 
     model, folder = exported
     runner, tokens = OnnxWhisper(folder, threads=1), [4, 9, 30, 2]

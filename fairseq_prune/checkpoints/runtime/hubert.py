@@ -1,9 +1,7 @@
-"""Running recognisers and translators that scripts/export.py --format onnx wrote, with numpy and ONNX Runtime alone.
+"""Running recognisers and translators that scripts/export.py --format onnx wrote, with numpy and an engine alone.
 
-This file needs nothing else of the package, nor torch: copy it to the device, beside the exported folder.
-
-    text = OnnxRecognizer("exported").text(samples)         samples: (samples,) at 16 kHz in [-1, 1]
-    text = OnnxTranslator("exported").text(samples)         needs the library sentencepiece, too
+text = OnnxRecognizer("exported").text(samples)         samples: (samples,) at 16 kHz in [-1, 1]
+text = OnnxTranslator("exported").text(samples)         needs the library sentencepiece, too
 """
 
 import json
@@ -12,29 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from .engines import ONNX_RUNTIME, open_graph
+
 CONFIG, ENCODER, DECODER = "config.json", "encoder.onnx", "decoder.onnx"
 SENTENCEPIECE = "sentencepiece.model"
 RECOGNIZER, TRANSLATOR = "ctc_recognizer", "speech_translator"  # what config.json says under "kind"
 SAMPLE_RATE = 16_000
 SILENCE = 2**-16  # half of the smallest step of 16-bit audio
-
-
-def open_graph(path, threads: int = 0):
-    """An ONNX Runtime session.
-
-    Args:
-        threads: of ONNX Runtime; 0 leaves the choice to it.
-
-    Raises:
-        ValueError: there is no onnxruntime.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ValueError(f"onnxruntime cannot be used ({error}): pip install onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
 
 
 def frames_of(samples: int, convolutions) -> int:
@@ -63,21 +45,22 @@ def frame_plan(lengths, config: dict) -> dict[str, np.ndarray]:
 
 
 class Runner:
-    """A folder of scripts/export.py in ONNX Runtime.
+    """A folder of scripts/export.py in an engine.
 
     Args:
         folder: of the export.
-        threads: of ONNX Runtime; 0 leaves the choice to it.
+        threads: of the engine; 0 leaves the choice to it.
+        engine: of `engines.ENGINES`.
 
     Raises:
         FileNotFoundError: the folder lacks a file.
-        ValueError: it is an export of another kind, or there is no onnxruntime.
+        ValueError: it is an export of another kind; as `engines.open_graph`.
     """
 
     kind: str
     files = (CONFIG, ENCODER)
 
-    def __init__(self, folder, threads: int = 0):
+    def __init__(self, folder, threads: int = 0, engine: str = ONNX_RUNTIME):
         self.folder = Path(folder)
         for name in self.files:
             if not (self.folder / name).is_file():
@@ -89,16 +72,16 @@ class Runner:
             raise ValueError(
                 f"{self.folder / CONFIG}: kind is {self.config.get('kind')!r}, expected {self.kind!r}"
             )
-        self.encoder = open_graph(self.folder / ENCODER, threads)
+        self.encoder = open_graph(self.folder / ENCODER, engine, threads)
 
-    def encode(self, waveforms) -> list[np.ndarray]:
-        """What the encoder's graph gives of waveforms [(samples,)], each long enough for a frame."""
+    def encode(self, waveforms) -> dict[str, np.ndarray]:
+        """What the encoder's graph gives, by name, of waveforms [(samples,)], each long enough for a frame."""
         lengths = np.array([len(waveform) for waveform in waveforms])
         source = np.zeros((len(waveforms), lengths.max()), np.float32)
         for row, waveform in zip(source, waveforms):
             row[: len(waveform)] = waveform
         plan = frame_plan(lengths.tolist(), self.config)
-        return self.encoder.run(None, {"source": source, "lengths": lengths, **plan})
+        return self.encoder.run({"source": source, "lengths": lengths, **plan})
 
     def is_silent(self, waveform: np.ndarray) -> bool:
         """Whether (samples,) are too few for a frame, or all the same, as no microphone records them."""
@@ -113,8 +96,8 @@ class OnnxRecognizer(Runner):
 
     def log_probs(self, waveforms) -> tuple[np.ndarray, np.ndarray]:
         """Log probabilities (batch, frames, labels), and the valid frames (batch,) of each waveform."""
-        log_probs, frames = self.encode(waveforms)
-        return log_probs, frames
+        found = self.encode(waveforms)
+        return found["log_probs"], found["frames"]
 
     def labels(self, waveform: np.ndarray) -> list[str]:
         """The labels of (samples,), without repetitions, blanks and special symbols."""
@@ -138,9 +121,9 @@ class OnnxTranslator(Runner):
     kind = TRANSLATOR
     files = (CONFIG, ENCODER, DECODER, SENTENCEPIECE)
 
-    def __init__(self, folder, threads: int = 0):
-        super().__init__(folder, threads)
-        self.decoder = open_graph(self.folder / DECODER, threads)
+    def __init__(self, folder, threads: int = 0, engine: str = ONNX_RUNTIME):
+        super().__init__(folder, threads, engine)
+        self.decoder = open_graph(self.folder / DECODER, engine, threads)
         self._processor = None
 
     @property
@@ -151,7 +134,7 @@ class OnnxTranslator(Runner):
 
     def memory(self, waveform: np.ndarray) -> dict[str, np.ndarray]:
         """Keys and values that the decoder looks at, of (samples,)."""
-        return dict(zip(("memory_keys", "memory_values"), self.encode([waveform])))
+        return self.encode([waveform])
 
     def start(self, beams: int = 1) -> dict[str, np.ndarray]:
         """The decoder's cache before the first token."""
@@ -161,8 +144,8 @@ class OnnxTranslator(Runner):
 
     def step(self, tokens: np.ndarray, memory: dict, cache: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Logits (beams, symbols) of what follows the tokens (beams, 1), and the cache with them."""
-        logits, keys, values = self.decoder.run(None, {"tokens": tokens, **memory, **cache})
-        return logits, {"keys": keys, "values": values}
+        found = self.decoder.run({"tokens": tokens, **memory, **cache})
+        return found["logits"], {"keys": found["new_keys"], "values": found["new_values"]}
 
     def generate(
         self, waveform: np.ndarray, beam: int = 5, max_tokens: int = 200, len_penalty: float = 1.0

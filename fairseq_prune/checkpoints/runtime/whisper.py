@@ -1,8 +1,6 @@
-"""Running what scripts/export.py --format onnx wrote, with numpy and ONNX Runtime alone.
+"""Running a Whisper that scripts/export.py --format onnx wrote, with numpy and an engine alone.
 
-This file needs nothing else of the package, nor torch: copy it to the device, beside the exported folder.
-
-    texts = OnnxWhisper("exported").text(samples)            samples: (samples,) at 16 kHz in [-1, 1]
+text = OnnxWhisper("exported").text(samples)            samples: (samples,) at 16 kHz in [-1, 1]
 """
 
 import json
@@ -10,6 +8,8 @@ import math
 from pathlib import Path
 
 import numpy as np
+
+from .engines import ONNX_RUNTIME, open_graph
 
 CONFIG, ENCODER, DECODER = "config.json", "encoder.onnx", "decoder.onnx"
 TOKENIZER, FILTERS = "tokenizer.json", "mel_filters.npy"
@@ -85,22 +85,19 @@ def encoder_inputs(features: np.ndarray, config: dict) -> dict[str, np.ndarray]:
 
 
 class OnnxWhisper:
-    """A Whisper in ONNX Runtime that generates greedily, a clip at a time.
+    """A Whisper in an engine that generates greedily, a clip at a time.
 
     Args:
         folder: of the export.
-        threads: of ONNX Runtime; 0 leaves the choice to it.
+        threads: of the engine; 0 leaves the choice to it.
+        engine: of `engines.ENGINES`.
 
     Raises:
         FileNotFoundError: the folder lacks a file.
-        ValueError: there is no onnxruntime.
+        ValueError: as `engines.open_graph`.
     """
 
-    def __init__(self, folder, threads: int = 0):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ValueError(f"onnxruntime cannot be used ({error}): pip install onnxruntime") from None
+    def __init__(self, folder, threads: int = 0, engine: str = ONNX_RUNTIME):
         self.folder = Path(folder)
         for name in (CONFIG, ENCODER, DECODER, TOKENIZER, FILTERS):
             if not (self.folder / name).is_file():
@@ -109,11 +106,8 @@ class OnnxWhisper:
                 )
         self.config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
         self.filters = np.load(self.folder / FILTERS)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
         self.encoder, self.decoder = (
-            onnxruntime.InferenceSession(str(self.folder / name), options, ["CPUExecutionProvider"])
-            for name in (ENCODER, DECODER)
+            open_graph(self.folder / name, engine, threads) for name in (ENCODER, DECODER)
         )
         self._tokenizer = None
 
@@ -139,8 +133,7 @@ class OnnxWhisper:
 
     def encode(self, features: np.ndarray) -> dict[str, np.ndarray]:
         """What the decoder needs of a clip's features (mel frames, mel bins)."""
-        found = self.encoder.run(None, encoder_inputs(np.asarray(features), self.config))
-        return dict(zip((output.name for output in self.encoder.get_outputs()), found))
+        return self.encoder.run(encoder_inputs(np.asarray(features), self.config))
 
     def start(self) -> dict[str, np.ndarray]:
         """The decoder's cache before the first token."""
@@ -149,8 +142,8 @@ class OnnxWhisper:
 
     def step(self, token: int, memory: dict, cache: dict) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Logits (vocabulary,) of what follows a token, and the cache with it."""
-        logits, keys, values = self.decoder.run(None, {"token": np.array([[token]]), **memory, **cache})
-        return logits[0], {"keys": keys, "values": values}
+        found = self.decoder.run({"token": np.array([[token]]), **memory, **cache})
+        return found["logits"][0], {"keys": found["new_keys"], "values": found["new_values"]}
 
     def generate(self, features: np.ndarray, max_tokens: int = 200) -> list[int]:
         """Greedy token ids of a clip's features (mel frames, mel bins), without prefix and end."""
