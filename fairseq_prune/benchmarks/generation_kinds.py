@@ -17,17 +17,20 @@ from fairseq_prune.benchmarks.specs import Spec
 from fairseq_prune.benchmarks.stages import Stage
 from fairseq_prune.constants import SAMPLE_RATE
 from fairseq_prune.models.whisper import Whisper, WhisperBaseConfig, WhisperConfig
+from fairseq_prune.modules.deltalm.generation import prepare_for_generation_ as prepare_deltalm_
 from fairseq_prune.modules.deltalm.settings import DeltaLMSettings
 from fairseq_prune.modules.kernels import kernels_for
 from fairseq_prune.modules.onednn import using
+from fairseq_prune.modules.previewed_output import CANDIDATES, OutputPreview
 from fairseq_prune.modules.whisper.decoder import WhisperDecoder
 from fairseq_prune.modules.whisper.encoder import WhisperEncoder
 from fairseq_prune.modules.whisper.generation import WhisperGenerator
 from fairseq_prune.modules.whisper.packing import prepare_for_generation_
+from fairseq_prune.pruning.output_preview import principal_directions
 
 GENERATORS = {
-    "hubert_deltalm": "our translator, HuBERT base and DeltaLM base (vocabulary=, dtype=int8, kernels=)",
-    "whisper_tiny": "our Whisper in the published size, on 30 s (dtype=int8, kernels=)",
+    "hubert_deltalm": "our translator, HuBERT base and DeltaLM base (vocabulary=, preview=, dtype=int8, kernels=)",
+    "whisper_tiny": "our Whisper in the published size, on 30 s (preview=, dtype=int8, kernels=)",
     "whisper_base": "the same",
     "transformers_mbart": "transformers' decoder of DeltaLM's size: its feed-forward blocks are wider (vocabulary=)",
     "ctranslate2_mbart": "the same in CTranslate2 (vocabulary=, dtype=int8)",
@@ -63,6 +66,8 @@ def build_generator(spec: Spec, sizes: Optional[dict[str, Any]] = None) -> Gener
     """
     if spec.name not in GENERATORS:
         raise ValueError(f"generation: found {spec.name!r}, expected some of {', '.join(GENERATORS)}")
+    if spec.preview and spec.name not in ("hubert_deltalm", *WHISPERS):
+        raise ValueError(f"{spec}: found preview, which is an option of our decoders")
     dtypes = ("float32",) if spec.name == "transformers_mbart" else ("float32", "int8")
     if spec.dtype not in dtypes:
         raise ValueError(f"{spec}: found dtype {spec.dtype}, expected {' or '.join(dtypes)}")
@@ -95,6 +100,12 @@ def _encoded(encoder: nn.Module, memory: Any):
         del encoder.forward
 
 
+def _preview(spec: Spec, decoder: nn.Module) -> OutputPreview:
+    """In directions of chance: which tokens are found makes no difference to the time."""
+    dim = decoder.embed_tokens.embedding_dim
+    return OutputPreview(principal_directions(torch.randn(2 * dim, dim), spec.preview), CANDIDATES)
+
+
 def _noise(sentences: int, *shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return 0.1 * torch.randn(sentences, *shape, generator=generator)
@@ -107,6 +118,8 @@ def _options(tokens: int, beam: int) -> dict[str, Any]:
 def _translator(spec: Spec, sizes: Optional[dict[str, Any]]) -> Generator:
     model, dictionary = random_hubert_deltalm(spec, **(sizes or {}))
     model.eval().requires_grad_(False)
+    if spec.preview:
+        prepare_deltalm_(model.decoder, spec.dtype == "int8", _preview(spec, model.decoder))
     convert_(model, spec.dtype)
     model.make_generation_fast_()
     decoder = model.decoder
@@ -132,7 +145,8 @@ def _whisper(spec: Spec, sizes: dict[str, Any]) -> Generator:
     model = (
         Whisper(WhisperEncoder(settings), WhisperDecoder(settings, dictionary)).eval().requires_grad_(False)
     )
-    prepare_for_generation_(model.decoder, int8=spec.dtype == "int8")
+    preview = _preview(spec, model.decoder) if spec.preview else None
+    prepare_for_generation_(model.decoder, spec.dtype == "int8", preview)
 
     def encode(sentences: int, seconds: float):
         features = _noise(sentences, 2 * settings.max_source_positions, settings.mel_bins)

@@ -64,6 +64,7 @@ class Spec:
     dtype: one of DTYPES.
     kernels: one of `modules.kernels.SETTINGS`; by default as for all of inference.
     vocabulary: target pieces of hubert_deltalm.
+    preview: directions in which generation looks at all tokens first (`pruning.output_preview`); 0: none.
     hubert: encoder of hubert_deltalm: what `read_hubert` reads; by default random weights of HuBERT base.
     label: how reports call it.
     """
@@ -75,6 +76,7 @@ class Spec:
     dtype: str = "float32"
     kernels: Optional[str] = None
     vocabulary: int = 250_001
+    preview: int = 0
     hubert: Optional[str] = None
     label: Optional[str] = None
 
@@ -82,7 +84,7 @@ class Spec:
     def parse(cls, text: str) -> "Spec":
         """Raises ValueError at an unknown option, one that the entry has no use for, or a value that is none."""
         name, *options = text.split(",")
-        kinds = {"keep": float, "start": int, "vocabulary": int}
+        kinds = {"keep": float, "start": int, "vocabulary": int, "preview": int}
         known = [field.name for field in fields(cls)][1:]
         values = {}
         for option in options:

@@ -76,6 +76,11 @@ SECTIONS = (
         f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 1 --beams 1 5 --rounds 2",
     ),
     Section(
+        "Generation: the likeliest tokens alone in full",
+        "hubert_deltalm hubert_deltalm,preview=384 hubert_deltalm,preview=192 whisper_base whisper_base,preview=256"
+        " whisper_tiny whisper_tiny,preview=192 --generate --seconds 3 --batch-sizes 1 --beams 1 5 --rounds 2",
+    ),
+    Section(
         "Generation: batches",
         f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 8 32 --beams 5 --rounds 1",
         limited=False,  # it takes long

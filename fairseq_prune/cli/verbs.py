@@ -58,6 +58,9 @@ VERBS = {
         },
     ),
     "prune-vocab": Verb("cut a vocabulary to what texts need", "scripts/prune_vocab.py"),
+    "preview-output": Verb(
+        "let a decoder look at the likeliest tokens alone in full", "scripts/preview_output.py"
+    ),
     "prune-layers": Verb("leave out layers, heads or units", "scripts/prune_layers.py"),
     "distil": Verb(
         "a small model that learns from a large one",

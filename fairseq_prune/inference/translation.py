@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from fairseq_prune.checkpoints.previews import preview_of
 from fairseq_prune.data.audio import SAMPLE_RATE
 from fairseq_prune.inference.base import GenerationPipeline
 from fairseq_prune.modules.deltalm.generation import prepare_for_generation_
@@ -44,8 +45,9 @@ class Translator(GenerationPipeline):
         if self.int8 and self.device.type != "cpu":
             raise ValueError(f"weights of 8 bits: found device {self.device}, expected the CPU")
         model = super().build_model(checkpoint, cfg, state).eval()
-        if self.int8:
-            prepare_for_generation_(model.decoder, int8=True)
+        preview = preview_of(state, checkpoint)
+        if self.int8 or (preview is not None and self.device.type == "cpu"):
+            prepare_for_generation_(model.decoder, self.int8, preview)
         return model
 
     @property

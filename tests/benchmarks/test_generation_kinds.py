@@ -22,6 +22,8 @@ def generator(text, sizes=TINY):
     [
         ("hubert_deltalm,vocabulary=60", TINY),
         ("hubert_deltalm,vocabulary=60,dtype=int8", TINY),
+        ("hubert_deltalm,vocabulary=60,preview=8", TINY),
+        ("whisper_tiny,preview=8,dtype=int8", WHISPER),
         ("whisper_tiny", WHISPER),
         ("whisper_base,dtype=int8", WHISPER),
     ],
@@ -116,6 +118,7 @@ def test_a_row_by_hand():
         ("fairseq", "generation: found 'fairseq', expected some of hubert_deltalm, "),
         ("hubert_deltalm,dtype=bfloat16", "found dtype bfloat16, expected float32 or int8"),
         ("transformers_mbart,dtype=int8", "found dtype int8, expected float32"),
+        ("transformers_mbart,preview=8", "found preview, which is an option of our decoders"),
     ],
 )
 def test_what_is_no_generator_is_refused(text, message):

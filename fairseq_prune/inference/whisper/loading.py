@@ -7,11 +7,13 @@ from omegaconf import OmegaConf
 
 from fairseq_prune import compat
 from fairseq_prune.checkpoints.loading import load_fairseq_state
+from fairseq_prune.checkpoints.previews import preview_of
 from fairseq_prune.checkpoints.whisper.foreign import import_whole, is_foreign
 from fairseq_prune.checkpoints.whisper.own import TASK
 from fairseq_prune.inference.base import Pipeline
 from fairseq_prune.inference.whisper.rules import languages_of
 from fairseq_prune.models.options import with_younger_options
+from fairseq_prune.modules.previewed_output import OutputPreview
 from fairseq_prune.modules.whisper.generation import suppressed_tokens
 
 
@@ -40,6 +42,7 @@ class WhisperPipeline(Pipeline):
     ):
         self._tokenizer_file = tokenizer
         self.alignment_heads: Optional[tuple[tuple[int, int], ...]] = None
+        self.preview: Optional[OutputPreview] = None  # of the decoder's output
         super().__init__(str(source), overrides, device, half)
         self.source, self.tokenizer = str(source), self.task.tokenizer
         self.multilingual, self.mel_bins = self.task.cfg.language is not None, self.task.cfg.mel_bins
@@ -51,7 +54,9 @@ class WhisperPipeline(Pipeline):
     def read(self, checkpoint: str, overrides: Optional[dict[str, Any]]) -> dict[str, Any]:
         """The content of a checkpoint; what comes from elsewhere is imported in memory."""
         if not is_foreign(checkpoint):
-            return load_fairseq_state(checkpoint, overrides)
+            state = load_fairseq_state(checkpoint, overrides)
+            self.preview = preview_of(state, checkpoint)
+            return state
         imported, _, says = import_whole(checkpoint, self._tokenizer_file)
         if says.get("alignment_heads"):
             self.alignment_heads = tuple((layer, head) for layer, head in says["alignment_heads"])

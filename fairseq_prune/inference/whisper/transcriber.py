@@ -56,7 +56,7 @@ class WhisperTranscriber:
         pipeline = WhisperPipeline(source, overrides, device, half, tokenizer)
         pipeline.require(self.options.language, self.options.task)
         if not plain:
-            prepare_for_generation_(pipeline.model.decoder, int8)
+            prepare_for_generation_(pipeline.model.decoder, int8, pipeline.preview)
         self.multilingual = pipeline.multilingual
         self.listener = Listener(pipeline, self.options)
 

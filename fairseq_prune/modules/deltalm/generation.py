@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from fairseq_prune.modules.keys_values import KeysValues
 from fairseq_prune.modules.packed import is_plain, packed, require_cpu
+from fairseq_prune.modules.previewed_output import OutputPreview, PreviewedOutput
 from fairseq_prune.pruning.attention import attention_bias
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -153,7 +154,9 @@ class GenerationCrossAttention(GenerationAttention):
             incremental_state[self] = Memory(states.select(sentences), beams)
 
 
-def prepare_for_generation_(decoder: nn.Module, int8: bool = False) -> None:
+def prepare_for_generation_(
+    decoder: nn.Module, int8: bool = False, preview: Optional[OutputPreview] = None
+) -> None:
     """Replace a DeltaLM decoder's linear layers by what is fast for few rows, in place; it cannot be trained then.
 
     Layers that are not plain any more (quantised, or with hooks) stay as they are.
@@ -161,6 +164,7 @@ def prepare_for_generation_(decoder: nn.Module, int8: bool = False) -> None:
     Args:
         int8: weights of 8 bits, on the CPU, but for the keys and values of the memory, which are computed once a
             sentence, and the embedding of input tokens.
+        preview: how the output projection finds the likeliest pieces, on the CPU; None: all pieces in full.
 
     Raises:
         ValueError: int8 on another device.
@@ -176,8 +180,11 @@ def prepare_for_generation_(decoder: nn.Module, int8: bool = False) -> None:
         for name in FEED_FORWARD:
             if is_plain(getattr(layer, name)):
                 setattr(layer, name, packed(getattr(layer, name), int8=int8))
-    if is_plain(decoder.output_projection):
-        decoder.output_projection = packed(decoder.output_projection, int8=int8)
+    projection = decoder.output_projection
+    if preview is not None and projection.weight.device.type == "cpu":
+        decoder.output_projection = PreviewedOutput(projection.weight, preview)
+    elif is_plain(projection):
+        decoder.output_projection = packed(projection, int8=int8)
 
 
 def _is_plain(attention: Optional[nn.Module]) -> bool:

@@ -1,14 +1,19 @@
 """Whisper's decoder made ready for generation: a step of one row reads all weights, and does little else."""
 
+from typing import Optional
+
 from torch import nn
 
 from fairseq_prune.modules.packed import is_plain, packed, require_cpu
+from fairseq_prune.modules.previewed_output import OutputPreview, PreviewedOutput
 
 # read once a clip, over all of its frames; alignment looks at the weights
 LEFT_OUT = ("encoder_attn.k_proj", "encoder_attn.v_proj")
 
 
-def prepare_for_generation_(decoder: nn.Module, int8: bool = False) -> None:
+def prepare_for_generation_(
+    decoder: nn.Module, int8: bool = False, preview: Optional[OutputPreview] = None
+) -> None:
     """Replace linear layers and the output projection by `packed.packed`, in place, for inference alone.
 
     The embedding of input tokens stays as it is. So do the projections of the encoder's output, and layers that are not
@@ -17,6 +22,7 @@ def prepare_for_generation_(decoder: nn.Module, int8: bool = False) -> None:
     Args:
         decoder: a `WhisperDecoder`, on its device and in its type.
         int8: weights of 8 bits, each output by itself; activations are quantised as they come.
+        preview: how the output projection finds the likeliest tokens, on the CPU; None: all tokens in full.
 
     Raises:
         ValueError: int8 on another device than the CPU.
@@ -28,7 +34,9 @@ def prepare_for_generation_(decoder: nn.Module, int8: bool = False) -> None:
         if is_plain(layer) and not name.endswith(LEFT_OUT):
             parent, _, own = name.rpartition(".")
             setattr(decoder.layers.get_submodule(parent), own, packed(layer, int8=int8))
-    if decoder.output_projection is None:
+    if preview is not None and embedding.device.type == "cpu":
+        decoder.output_projection = PreviewedOutput(embedding, preview)
+    elif decoder.output_projection is None:
         projection = nn.Linear(embedding.shape[1], embedding.shape[0], bias=False, device="meta")
         projection.weight = nn.Parameter(embedding.detach(), requires_grad=False)
         decoder.output_projection = packed(projection, int8=int8)
