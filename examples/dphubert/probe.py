@@ -4,11 +4,11 @@
     python examples/dphubert/probe.py --fsdd FSDD_DIR --held-out 5-14 --out probe --against "cut by hand" \\
         --models teacher=teacher.pt "cut by hand=hand_1.pt,hand_2.pt" "gates=gates_1.pt,gates_2.pt"
 
-The probe is given the means of the last layer's states over each quarter of a recording. (Earlier layers would tell little
-of a student: they have more of the extractor, which all share.) Recordings with the indices of --held-out, of all digits and speakers, are tested; the others train the probe.
-Checkpoints of a model, separated by commas, are its seeds. Intervals are 95 % over recordings, of errors averaged over
-seeds; differences are to the model --against on the same recordings. The errors of each model are kept in OUT, and what is
-there already is not made again.
+The probe is given the means of the last layer's states over each quarter of a recording. (Earlier layers would tell
+little of a student: they have more of the extractor, which all share.) Recordings with the indices of --held-out, of
+all digits and speakers, are tested; the others train the probe. Checkpoints of a model, separated by commas, are its
+seeds. Intervals are 95 % over recordings, of errors averaged over seeds; differences are to the model --against on the
+same recordings. The errors of each model are kept in OUT, and what is there already is not made again.
 """
 
 from pathlib import Path
