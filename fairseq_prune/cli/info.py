@@ -105,6 +105,7 @@ def describe(path: Path) -> dict[str, Any]:
         **_sizes(path, weights),
         "vocabularies": _vocabularies(checkpoint.get("task_state") or {}, weights),
         "pruning": _pruning(model, checkpoint.get("model", {}), weights),
+        "output preview": _preview(checkpoint, path),
     }
     kind = next(
         (key for key in (name, task_name, "encoder" if name in ENCODERS else name) if key in NEXT), "hubert"
@@ -115,6 +116,15 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _weights(state: Any) -> dict[str, Any]:
     return {key: value for key, value in state.items() if hasattr(value, "numel") and hasattr(value, "dtype")}
+
+
+def _preview(checkpoint: Mapping[str, Any], path: Path) -> dict[str, int]:
+    from fairseq_prune.checkpoints.previews import preview_of
+
+    preview = preview_of(checkpoint, path)
+    if preview is None:
+        return {}
+    return {"directions": preview.directions.shape[1], "tokens in full": preview.candidates}
 
 
 def _sizes(path: Path, weights: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,13 @@ def test_a_dense_model_is_said_to_have_no_pruning(tmp_path):
     assert "pruning" not in describe(path)
 
 
+def test_the_preview_of_an_output(tmp_path):
+    path = checkpoint(tmp_path / "a.pt")
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "output_preview": {"directions": torch.eye(3)[:, :2], "candidates": 5}}, path)
+    assert describe(path)["output preview"] == {"directions": 2, "tokens in full": 5}
+
+
 def test_the_state_of_parp_and_uneven_shapes(tmp_path):
     pruning = {"method": "parp", "phase": "fixed", "sparsity": 0.5, "update": 9, "masks": {}}
     shapes = json.dumps({"normalize": False, "heads": [2, 0], "units": [3, 4]})
