@@ -26,8 +26,9 @@ for target in ${TARGETS:-published star masked groups}; do
     gated="gates, $target=" cut="cut by hand, $target="
     for seed in ${SEEDS:-1 2 3}; do
         name=${target}_$seed
-        mapfile -t asked < <(keys "$target")
-        asked+=(common.seed="$seed" dataset.disable_validation=true)
+        wanted="$(keys "$target")"
+        asked=(common.seed="$seed" dataset.disable_validation=true)
+        while read -r key; do [ -z "$key" ] || asked+=("$key"); done <<<"$wanted"
         with_gates "stage1_$name" optimization.max_update="$stage1" lr_scheduler.total_num_update="$stage1" \
             criterion.sparsity_warmup_updates=$((stage1 / 3)) "${asked[@]}"
         compress "stage1_$name" "$out/pruned_$name.pt"
