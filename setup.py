@@ -39,7 +39,8 @@ ONNX = [
     f"onnxscript>=0.5,<1; {CURRENT}",
 ]
 CTRANSLATE2 = [f"ctranslate2>=4.6,<5; {CURRENT}"]
-OPENVINO = [f"openvino>=2026.4,<2027; {CURRENT}", f"nncf>=3.4,<4; {CURRENT}"]
+OPENVINO = [f"openvino>=2026.4,<2027; {CURRENT}"]
+NNCF = [f"nncf>=3.4,<4; {CURRENT}"]
 DOCS = [f"mkdocs>=1.6,<1.7; {CURRENT}"]
 TIKTOKEN = ["tiktoken>=0.8,<1"]
 # 5.0.0 and 5.12.1 fail tests/adapters: attention hands over other shapes there
@@ -83,7 +84,7 @@ setup(
         "tqdm>=4.64,<5",
     ],
     extras_require={
-        "bench": [*TRANSFORMERS, *ONNX, *CTRANSLATE2, *OPENVINO, "faster-whisper>=1.1,<2"],
+        "bench": [*TRANSFORMERS, *ONNX, *CTRANSLATE2, *OPENVINO, *NNCF, "faster-whisper>=1.1,<2"],
         "ctranslate2": [*CTRANSLATE2, *TRANSFORMERS],
         "docs": DOCS,
         "fairseq": FAIRSEQ,
@@ -91,7 +92,7 @@ setup(
         "lm": ["flashlight-text>=0.0.7,<0.1", "kenlm>=0.3,<0.4"],
         "onnx": ONNX,
         "openai": TIKTOKEN,
-        "openvino": [*ONNX, *OPENVINO],
+        "openvino": OPENVINO,
         "transformers": [*TRANSFORMERS, f"accelerate>=1,<2; {CURRENT}"],  # accelerate: of its Trainer
         "test": [
             *FAIRSEQ,

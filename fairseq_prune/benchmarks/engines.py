@@ -130,7 +130,7 @@ def _in_8_bits(path: Path) -> Path:
     noise = [0.1 * torch.randn(1, 16_000, generator=generator) for _ in range(4)]
     openvino = import_extra("openvino", "openvino")
     os.environ.setdefault("NNCF_CI", "1")  # or NNCF would report its use to its makers
-    nncf = import_extra("nncf", "openvino")
+    nncf = import_extra("nncf", "bench")
     ranges = nncf.Dataset(noise, lambda waveforms: dict(zip(("source", "lengths"), inputs_of(waveforms))))
     kind = nncf.ModelType.TRANSFORMER
     with quiet(), contextlib.redirect_stdout(io.StringIO()):  # of its progress
