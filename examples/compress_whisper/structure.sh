@@ -3,7 +3,7 @@
 #   structure.sh WHISPER DATA OUT [UNITS...]
 #   WHISPER   a checkpoint of scripts/import_whisper.py
 #   DATA      the folder of split.py's manifests, train.tsv and report.tsv; transcripts serve scoring alone
-#   UNITS     that each feed-forward block keeps (default: 1280 1152, of 1536)
+#   UNITS     that each feed-forward block keeps (default: 1280 of 1536)
 # What is complete in OUT is not made again: a run that was stopped goes on. The table has error rates, and times that were
 # taken in turns.
 set -euo pipefail
@@ -11,7 +11,7 @@ here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 repo="$(cd "$here/../.." && pwd)"
 whisper="$1" data="$2" out="$3"
 units=("${@:4}")
-[ ${#units[@]} -gt 0 ] || units=(1280 1152)
+[ ${#units[@]} -gt 0 ] || units=(1280)
 mkdir -p "$out"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
