@@ -9,7 +9,8 @@ from _transcribe_files import Writer
 from tqdm import tqdm
 
 from fairseq_prune.checkpoints.huggingface_folder import read_json
-from fairseq_prune.checkpoints.runtime.hubert import CONFIG, RECOGNIZER, OnnxRecognizer
+from fairseq_prune.checkpoints.runtime.folder import CONFIG
+from fairseq_prune.checkpoints.runtime.hubert import RECOGNIZER, OnnxRecognizer
 from fairseq_prune.checkpoints.runtime.whisper import HOP, OnnxWhisper
 from fairseq_prune.constants import SAMPLE_RATE
 from fairseq_prune.data.pauses import cut_by_blocks

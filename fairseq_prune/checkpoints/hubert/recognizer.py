@@ -22,7 +22,8 @@ from fairseq_prune.checkpoints.hubert.onnx import (
 from fairseq_prune.checkpoints.hubert.reading import hubert_in
 from fairseq_prune.checkpoints.loading import load_state_dict_strictly, model_and_task_options
 from fairseq_prune.checkpoints.onnx_quantization import quantize
-from fairseq_prune.checkpoints.runtime.hubert import CONFIG, ENCODER, RECOGNIZER, OnnxRecognizer
+from fairseq_prune.checkpoints.runtime.folder import CONFIG, ENCODER
+from fairseq_prune.checkpoints.runtime.hubert import RECOGNIZER, OnnxRecognizer
 from fairseq_prune.modules.hubert.architecture import build_encoder
 from fairseq_prune.modules.hubert.convolution import normalize_waveform
 from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert

@@ -23,14 +23,8 @@ from fairseq_prune.checkpoints.hubert.onnx import (
 )
 from fairseq_prune.checkpoints.onnx_graphs import write_graph
 from fairseq_prune.checkpoints.onnx_quantization import quantize
-from fairseq_prune.checkpoints.runtime.hubert import (
-    CONFIG,
-    DECODER,
-    ENCODER,
-    SENTENCEPIECE,
-    TRANSLATOR,
-    OnnxTranslator,
-)
+from fairseq_prune.checkpoints.runtime.folder import CONFIG, DECODER, ENCODER
+from fairseq_prune.checkpoints.runtime.hubert import SENTENCEPIECE, TRANSLATOR, OnnxTranslator
 from fairseq_prune.modules.deltalm.model import DeltaLMDecoder
 from fairseq_prune.modules.speech_encoder import SpeechEncoder
 

@@ -4,15 +4,14 @@ text = OnnxRecognizer("exported").text(samples)         samples: (samples,) at 1
 text = OnnxTranslator("exported").text(samples)         needs the library sentencepiece, too
 """
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
 from .engines import ONNX_RUNTIME, open_graph
+from .folder import CONFIG, DECODER, ENCODER, read_config
 
-CONFIG, ENCODER, DECODER = "config.json", "encoder.onnx", "decoder.onnx"
 SENTENCEPIECE = "sentencepiece.model"
 RECOGNIZER, TRANSLATOR = "ctc_recognizer", "speech_translator"  # what config.json says under "kind"
 SAMPLE_RATE = 16_000
@@ -58,16 +57,11 @@ class Runner:
     """
 
     kind: str
-    files = (CONFIG, ENCODER)
+    files = (ENCODER,)
 
     def __init__(self, folder, threads: int = 0, engine: str = ONNX_RUNTIME):
         self.folder = Path(folder)
-        for name in self.files:
-            if not (self.folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{self.folder / name}: no such file, expected a folder of scripts/export.py"
-                )
-        self.config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        self.config = read_config(self.folder, self.files)
         if self.config.get("kind") != self.kind:
             raise ValueError(
                 f"{self.folder / CONFIG}: kind is {self.config.get('kind')!r}, expected {self.kind!r}"
@@ -119,7 +113,7 @@ class OnnxTranslator(Runner):
     """A speech translator with beam search, an utterance at a time."""
 
     kind = TRANSLATOR
-    files = (CONFIG, ENCODER, DECODER, SENTENCEPIECE)
+    files = (ENCODER, DECODER, SENTENCEPIECE)
 
     def __init__(self, folder, threads: int = 0, engine: str = ONNX_RUNTIME):
         super().__init__(folder, threads, engine)

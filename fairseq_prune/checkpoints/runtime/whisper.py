@@ -3,15 +3,14 @@
 text = OnnxWhisper("exported").text(samples)            samples: (samples,) at 16 kHz in [-1, 1]
 """
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
 
 from .engines import ONNX_RUNTIME, open_graph
+from .folder import DECODER, ENCODER, read_config
 
-CONFIG, ENCODER, DECODER = "config.json", "encoder.onnx", "decoder.onnx"
 TOKENIZER, FILTERS = "tokenizer.json", "mel_filters.npy"
 WINDOW, HOP = 400, 160  # samples: 25 and 10 ms
 # as in modules/whisper/context.py
@@ -99,12 +98,7 @@ class OnnxWhisper:
 
     def __init__(self, folder, threads: int = 0, engine: str = ONNX_RUNTIME):
         self.folder = Path(folder)
-        for name in (CONFIG, ENCODER, DECODER, TOKENIZER, FILTERS):
-            if not (self.folder / name).is_file():
-                raise FileNotFoundError(
-                    f"{self.folder / name}: no such file, expected a folder of scripts/export.py"
-                )
-        self.config = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))
+        self.config = read_config(self.folder, (ENCODER, DECODER, TOKENIZER, FILTERS))
         self.filters = np.load(self.folder / FILTERS)
         self.encoder, self.decoder = (
             open_graph(self.folder / name, engine, threads) for name in (ENCODER, DECODER)

@@ -20,14 +20,8 @@ from torch.nn import functional as F
 from fairseq_prune.checkpoints.formats import export_format
 from fairseq_prune.checkpoints.onnx_graphs import require_held, require_libraries, write_graph
 from fairseq_prune.checkpoints.onnx_quantization import quantize
-from fairseq_prune.checkpoints.runtime.whisper import (
-    CONFIG,
-    DECODER,
-    ENCODER,
-    FILTERS,
-    TOKENIZER,
-    OnnxWhisper,
-)
+from fairseq_prune.checkpoints.runtime.folder import CONFIG, DECODER, ENCODER
+from fairseq_prune.checkpoints.runtime.whisper import FILTERS, TOKENIZER, OnnxWhisper
 from fairseq_prune.data.log_mel import mel_filters
 from fairseq_prune.modules.keys_values import KeysValues
 from fairseq_prune.modules.whisper.decoder import Cache
