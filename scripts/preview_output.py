@@ -53,8 +53,10 @@ def output_weight(checkpoint, path):
 def rows(features, held_out, weight, sizes, candidates):
     """Of the table: a row for each number of directions."""
     directions = principal_directions(features, max(sizes))
+    layer = torch.nn.Linear(*weight.shape[::-1], bias=False, device="meta")
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
     for size in sizes:
-        output = PreviewedOutput(weight, OutputPreview(directions[:, :size].contiguous(), candidates))
+        output = PreviewedOutput(layer, OutputPreview(directions[:, :size].contiguous(), candidates))
         found = misses(held_out, weight, output)
         yield {
             "directions": str(size),

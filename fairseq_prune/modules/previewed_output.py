@@ -4,13 +4,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fairseq_prune.modules.packed import packed
 from fairseq_prune.pruning.output_preview import fill_candidates
 
 CANDIDATES = 128  # that are computed in full unless it is said otherwise
-MOST_ROWS = 64  # of a step; one product with all weights is as fast for more
+MOST_ROWS = 32  # of more, one product with all weights takes as long for the vocabulary of a Whisper
 
 
 class OutputPreview(NamedTuple):
@@ -29,22 +28,24 @@ class PreviewedOutput(nn.Module):
     The first look has weights of 8 bits, which it forgives: it needs no more than to find the candidates.
 
     Args:
-        weight: (tokens, dim) float32 of the output projection; it is not copied.
+        layer: the output projection, in float32 and without bias. Its weight is kept as it is, too.
         preview: what to look at.
+        int8: the product of many rows with weights of 8 bits.
     """
 
-    def __init__(self, weight: Tensor, preview: OutputPreview):
+    def __init__(self, layer: nn.Linear, preview: OutputPreview, int8: bool = False):
         super().__init__()
-        self.weight, self.directions, self.candidates = weight.detach(), *preview
+        self.weight, self.directions, self.candidates = layer.weight.detach(), *preview
+        self.whole = packed(layer, int8=int8)
         with torch.no_grad():
-            small = nn.Linear(self.directions.shape[1], len(weight), bias=False, device="meta")
+            small = nn.Linear(self.directions.shape[1], len(self.weight), bias=False, device="meta")
             small.weight = nn.Parameter(self.weight @ self.directions, requires_grad=False)
             self.first = packed(small, int8=True)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., dim) -> (..., tokens); of many rows all exact."""
+        """(..., dim) -> (..., tokens); of many rows all in full."""
         rows = features.reshape(-1, features.shape[-1])
         if len(rows) > MOST_ROWS:
-            return F.linear(features, self.weight)
+            return self.whole(features)
         logits = fill_candidates(self.first(rows @ self.directions), rows, self.weight, self.candidates)
         return logits.view(*features.shape[:-1], -1)

@@ -181,10 +181,11 @@ def prepare_for_generation_(
             if is_plain(getattr(layer, name)):
                 setattr(layer, name, packed(getattr(layer, name), int8=int8))
     projection = decoder.output_projection
-    if preview is not None and projection.weight.device.type == "cpu":
-        decoder.output_projection = PreviewedOutput(projection.weight, preview)
-    elif is_plain(projection):
-        decoder.output_projection = packed(projection, int8=int8)
+    if is_plain(projection):
+        if preview is not None and projection.weight.device.type == "cpu":
+            decoder.output_projection = PreviewedOutput(projection, preview, int8)
+        else:
+            decoder.output_projection = packed(projection, int8=int8)
 
 
 def _is_plain(attention: Optional[nn.Module]) -> bool:

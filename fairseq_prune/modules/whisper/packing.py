@@ -34,9 +34,10 @@ def prepare_for_generation_(
         if is_plain(layer) and not name.endswith(LEFT_OUT):
             parent, _, own = name.rpartition(".")
             setattr(decoder.layers.get_submodule(parent), own, packed(layer, int8=int8))
-    if preview is not None and embedding.device.type == "cpu":
-        decoder.output_projection = PreviewedOutput(embedding, preview)
-    elif decoder.output_projection is None:
+    if decoder.output_projection is None:
         projection = nn.Linear(embedding.shape[1], embedding.shape[0], bias=False, device="meta")
         projection.weight = nn.Parameter(embedding.detach(), requires_grad=False)
-        decoder.output_projection = packed(projection, int8=int8)
+        if preview is not None and embedding.device.type == "cpu":
+            decoder.output_projection = PreviewedOutput(projection, preview, int8)
+        else:
+            decoder.output_projection = packed(projection, int8=int8)
