@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fairseq_prune.checkpoints.whisper.foreign import is_whisper
 from fairseq_prune.inference.loading import Model, PieceModel, WhisperModel, load
 from fairseq_prune.inference.translation import Translator
 
@@ -67,20 +68,19 @@ def output_features(
     Raises:
         ValueError: the model has no such decoder, or hears nothing in a set.
     """
-    model = load(path, overrides=overrides)
-    decoder_of(model, path)
-    models = [model]
-    if isinstance(model, WhisperModel):
-        greedy = dict(overrides=overrides, temperatures=(0.0,), language=language)
-        models = [load(path, timestamps=timestamps, **greedy) for timestamps in (True, False)]
+    ways: list[dict[str, Any]] = [{}]
+    if is_whisper(path):
+        ways = [dict(temperatures=(0.0,), language=language, timestamps=stamps) for stamps in (True, False)]
+    models = [load(path, overrides=overrides, **way) for way in ways]
+    decoders = [decoder_of(model, path) for model in models]
     found = []
     for waveforms in sets:
         parts = [waveforms[start : start + AT_A_TIME] for start in range(0, len(waveforms), AT_A_TIME)]
         features: list[Tensor] = []
         for part in tqdm(parts, desc=progress, unit="batch", disable=not progress):
-            for model in models:
+            for model, decoder in zip(models, decoders):
                 write = model.transcribe if isinstance(model, WhisperModel) else model.translate
-                with kept_features(decoder_of(model, path)) as given:
+                with kept_features(decoder) as given:
                     write(list(part))
                 features += given
         if not features:

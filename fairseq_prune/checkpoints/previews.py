@@ -31,8 +31,10 @@ def preview_of(checkpoint: Mapping[str, Any], path) -> Optional[OutputPreview]:
     found = checkpoint.get(KEY)
     if found is None:
         return None
-    dim = checkpoint["model"]["decoder.embed_tokens.weight"].shape[1]
-    directions, candidates = (found.get(name) for name in OutputPreview._fields)
+    embedding = checkpoint["model"].get("decoder.embed_tokens.weight")
+    dim = embedding.shape[1] if isinstance(embedding, Tensor) and embedding.dim() == 2 else None
+    parts = found if isinstance(found, Mapping) else {}
+    directions, candidates = (parts.get(name) for name in OutputPreview._fields)
     fits = isinstance(directions, Tensor) and directions.dtype == torch.float32 and directions.dim() == 2
     if not fits or len(directions) != dim or type(candidates) is not int or candidates < 1:
         shape = tuple(directions.shape) if isinstance(directions, Tensor) else directions

@@ -24,6 +24,7 @@ def test_a_checkpoint_without_one_has_none():
     "found",
     [
         {},
+        [1],
         {"directions": torch.zeros(4, 2)},
         {"directions": torch.zeros(4, 2), "candidates": 0},
         {"directions": torch.zeros(4, 2), "candidates": 2.5},
@@ -37,3 +38,8 @@ def test_one_that_does_not_fit_is_one_line_with_the_path(found):
     with pytest.raises(ValueError, match=r"^file\.pt: output_preview: found directions") as error:
         preview_of({**CHECKPOINT, KEY: found}, "file.pt")
     assert "\n" not in str(error.value)
+
+
+def test_one_of_a_model_without_a_decoder_fits_nothing():
+    with pytest.raises(ValueError, match=r"^file\.pt: output_preview: found directions"):
+        preview_of(with_preview({"model": {}}, OutputPreview(torch.eye(4), 5)), "file.pt")

@@ -5,12 +5,11 @@ text = OnnxTranslator("exported").text(samples)         needs the library senten
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 
 from .engines import ONNX_RUNTIME, open_graph
-from .folder import CONFIG, DECODER, ENCODER, read_config
+from .folder import DECODER, ENCODER, Runner
 
 SENTENCEPIECE = "sentencepiece.model"
 RECOGNIZER, TRANSLATOR = "ctc_recognizer", "speech_translator"  # what config.json says under "kind"
@@ -43,30 +42,8 @@ def frame_plan(lengths, config: dict) -> dict[str, np.ndarray]:
     return {"counts": np.array(counts), **plan} if counts else {}
 
 
-class Runner:
-    """A folder of scripts/export.py in an engine.
-
-    Args:
-        folder: of the export.
-        threads: of the engine; 0 leaves the choice to it.
-        engine: of `engines.ENGINES`.
-
-    Raises:
-        FileNotFoundError: the folder lacks a file.
-        ValueError: it is an export of another kind; as `engines.open_graph`.
-    """
-
-    kind: str
-    files = (ENCODER,)
-
-    def __init__(self, folder, threads: int = 0, engine: str = ONNX_RUNTIME):
-        self.folder = Path(folder)
-        self.config = read_config(self.folder, self.files)
-        if self.config.get("kind") != self.kind:
-            raise ValueError(
-                f"{self.folder / CONFIG}: kind is {self.config.get('kind')!r}, expected {self.kind!r}"
-            )
-        self.encoder = open_graph(self.folder / ENCODER, engine, threads)
+class HubertRunner(Runner):
+    """An export whose encoder hears waveforms; arguments as of `folder.Runner`."""
 
     def encode(self, waveforms) -> dict[str, np.ndarray]:
         """What the encoder's graph gives, by name, of waveforms [(samples,)], each long enough for a frame."""
@@ -83,7 +60,7 @@ class Runner:
         return too_few or float(waveform.max() - waveform.min()) < SILENCE
 
 
-class OnnxRecognizer(Runner):
+class OnnxRecognizer(HubertRunner):
     """A recogniser with CTC, which takes the likeliest label of each frame."""
 
     kind = RECOGNIZER
@@ -109,7 +86,7 @@ class OnnxRecognizer(Runner):
         return " ".join("".join(labels).replace(space, " ").split())
 
 
-class OnnxTranslator(Runner):
+class OnnxTranslator(HubertRunner):
     """A speech translator with beam search, an utterance at a time."""
 
     kind = TRANSLATOR

@@ -4,12 +4,11 @@ text = OnnxWhisper("exported").text(samples)            samples: (samples,) at 1
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 
 from .engines import ONNX_RUNTIME, open_graph
-from .folder import DECODER, ENCODER, read_config
+from .folder import DECODER, ENCODER, Runner
 
 TOKENIZER, FILTERS = "tokenizer.json", "mel_filters.npy"
 WINDOW, HOP = 400, 160  # samples: 25 and 10 ms
@@ -83,26 +82,15 @@ def encoder_inputs(features: np.ndarray, config: dict) -> dict[str, np.ndarray]:
     return {"features": padded[None], **inputs}
 
 
-class OnnxWhisper:
-    """A Whisper in an engine that generates greedily, a clip at a time.
+class OnnxWhisper(Runner):
+    """A Whisper in an engine that generates greedily, a clip at a time; arguments as of `folder.Runner`."""
 
-    Args:
-        folder: of the export.
-        threads: of the engine; 0 leaves the choice to it.
-        engine: of `engines.ENGINES`.
-
-    Raises:
-        FileNotFoundError: the folder lacks a file.
-        ValueError: as `engines.open_graph`.
-    """
+    files = (ENCODER, DECODER, TOKENIZER, FILTERS)
 
     def __init__(self, folder, threads: int = 0, engine: str = ONNX_RUNTIME):
-        self.folder = Path(folder)
-        self.config = read_config(self.folder, (ENCODER, DECODER, TOKENIZER, FILTERS))
+        super().__init__(folder, threads, engine)
         self.filters = np.load(self.folder / FILTERS)
-        self.encoder, self.decoder = (
-            open_graph(self.folder / name, engine, threads) for name in (ENCODER, DECODER)
-        )
+        self.decoder = open_graph(self.folder / DECODER, engine, threads)
         self._tokenizer = None
 
     def features(self, waveform: np.ndarray) -> np.ndarray:
