@@ -7,8 +7,12 @@ An engine is named on the command line as KIND:PATH[,option=value...]:
     ours:tiny.pt,token_keep_ratios=1;0.5;1;1                   lists have semicolons
     transformers:folder                                        a folder of Hugging Face
     faster-whisper:folder,compute_type=int8                    a folder of CTranslate2
+    whisper-cpp:ggml.bin,audio_context=clip+4,flash_attn=0     a file of whisper.cpp's converter or quantiser
+
+README.md says how to install pywhispercpp and how to convert for it.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +24,7 @@ import torch
 from fairseq_prune.data.audio import SAMPLE_RATE
 
 MAX_TOKENS = 224  # of a text, for all engines
+FLASH_BLOCK = 256  # encoder frames that whisper.cpp's flash attention takes at once
 
 
 @dataclass
@@ -45,6 +50,7 @@ def build(spec: str, settings: Settings) -> Engine:
 
     Raises:
         ValueError: an unknown kind, or an option without a value.
+        ImportError: the library of this kind is not installed.
     """
     kind, _, rest = spec.partition(":")
     path, *pairs = rest.split(",")
@@ -56,7 +62,10 @@ def build(spec: str, settings: Settings) -> Engine:
         if not equals:
             raise ValueError(f"{spec}: found {pair!r}, expected option=value")
         options[name] = _number(value)
-    return KINDS[kind](path, options, settings)
+    try:
+        return KINDS[kind](path, options, settings)
+    except ImportError as error:
+        raise ImportError(f"{spec}: {error} (examples/whisper/README.md: how to install)") from error
 
 
 def _number(text: str) -> Any:
@@ -68,13 +77,18 @@ def _number(text: str) -> Any:
     return text.replace(";", ",")
 
 
+def clock() -> float:
+    """Seconds: of the processor with one thread, so that other programs do not count; of the wall with more."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def timed(function: Callable, seconds: list[float]) -> Callable:
     """``function``, whose time is added to ``seconds[0]``."""
 
     def call(*arguments, **named):
-        start = time.perf_counter()
+        start = clock()
         found = function(*arguments, **named)
-        seconds[0] += time.perf_counter() - start
+        seconds[0] += clock() - start
         return found
 
     return call
@@ -170,4 +184,76 @@ def faster_whisper(path: str, options: dict[str, Any], settings: Settings) -> En
     return engine
 
 
-KINDS = {"ours": ours, "onnx": onnx, "transformers": transformers, "faster-whisper": faster_whisper}
+def whisper_cpp(path: str, options: dict[str, Any], settings: Settings) -> Engine:
+    """A file of ggml weights under whisper.cpp, by pywhispercpp; its fallback to sampling is off.
+
+    Options: ``audio_context`` (``30s``, ``clip``, ``clip+SECONDS``), ``flash_attn`` (0 or 1). The encoder's seconds
+    include the cross-attention's keys and the decoder's first step.
+
+    Raises:
+        ValueError: an unknown option or audio context, or a file of another kind.
+        OSError: the file cannot be read.
+    """
+    from fairseq_prune.data.log_mel import MAX_SAMPLES, mel_frames
+    from fairseq_prune.modules.whisper.context import silence_of
+
+    silence, flash = silence_of(options.pop("audio_context", "30s")), bool(options.pop("flash_attn", 1))
+    if options:
+        raise ValueError(f"whisper-cpp: found {', '.join(options)}, expected audio_context or flash_attn")
+    from pywhispercpp.model import Model, pw
+
+    with open(path, "rb") as file:  # pywhispercpp would download what is missing, and crash on another file
+        if file.read(4) != b"lmgg":
+            raise ValueError(f"{path}: found another kind of file, expected ggml weights of whisper.cpp")
+    logging.getLogger("pywhispercpp").setLevel(logging.WARNING)  # a line at every clip
+    model = Model(
+        path,
+        params_sampling_strategy=int(settings.beam > 1),
+        redirect_whispercpp_logs_to=None,
+        context_params={"flash_attn": flash},
+        n_threads=torch.get_num_threads(),
+        language=settings.language or "en",
+        translate=settings.task == "translate",
+        beam_search={"beam_size": settings.beam, "patience": -1.0},
+        greedy={"best_of": 1},
+        no_timestamps=True,
+        suppress_nst=True,  # the symbols that the other engines do not write either
+        temperature_inc=0.0,
+        no_speech_thold=1.0,
+        max_tokens=MAX_TOKENS,
+        print_progress=False,
+    )
+    whole = mel_frames(MAX_SAMPLES) // 2
+
+    def positions(samples):
+        if silence is None:
+            return whole
+        needed = (mel_frames(samples) + silence + 1) // 2
+        # flash attention takes whole blocks, and does not mask what earlier audio left in the last one
+        return min(-(-needed // FLASH_BLOCK) * FLASH_BLOCK if flash else needed, whole)
+
+    def run(waveform):
+        return " ".join(part.text for part in model.transcribe(waveform, audio_ctx=positions(len(waveform))))
+
+    engine, began = Engine(run), []
+
+    def begin(context):
+        began.append(clock())
+        return True
+
+    def first_step(context, tokens, logits):
+        if began:
+            engine.encoder_seconds[0] += clock() - began.pop()
+
+    pw.assign_encoder_begin_callback(model._params, begin)
+    pw.assign_logits_filter_callback(model._params, first_step)
+    return engine
+
+
+KINDS = {
+    "ours": ours,
+    "onnx": onnx,
+    "transformers": transformers,
+    "faster-whisper": faster_whisper,
+    "whisper-cpp": whisper_cpp,
+}
