@@ -6,6 +6,7 @@
     python scripts/prune_layers.py --checkpoint teacher.pt --keep-decoder 2 --by loss --data data --out student.pt
     python scripts/prune_layers.py --checkpoint teacher.pt --decoder 3,4 --units 768 --heads 4 --out student.pt
     python scripts/prune_layers.py --checkpoint whisper.pt --units 1152 --rank activation --refit --out cut.pt talk.wav
+    python scripts/prune_layers.py --checkpoint whisper.pt --decoder 1,3,4 --refit --minutes 10 --out fast.pt talk.wav
 
 Layers count from 1; 1+2 is one layer in place of two, with the means of their weights. Of a Whisper and a DeltaLM,
 layers of encoder and decoder can go, of a hubert_deltalm those of the decoder (compress_hubert.py makes its HuBERT
@@ -15,13 +16,13 @@ smaller). The checkpoint that was being trained loses its optimizer: go on with 
 --units and --heads cut feed-forward units and attention heads of each layer of a Whisper; of the exports, onnx alone
 holds fewer heads. --rank says which: those with the smallest weights (norm), those that add the least to the residual
 on some minutes of speech (activation), or those without which the loss changes least, on the text that the model itself
-writes (taylor, fisher). With --refit, all matrices make up for what is gone: layer after layer, least squares bring the
-outputs near to the whole model's on the speech. Give it ten minutes or more (--minutes).
+writes (taylor, fisher). With --refit, all matrices make up for the units, heads and layers that are gone: one after the
+other, least squares bring what they say, and what it is added to, near to the whole model's on the speech. Give it ten
+minutes or more (--minutes).
 """
 
 import itertools
 import json
-from functools import partial
 from pathlib import Path
 
 from _cli import PlainParser, complete, positive, run
@@ -33,10 +34,11 @@ from omegaconf import open_dict
 
 from fairseq_prune.benchmarks.weight_calibration import (
     RANKS,
-    refitted_all,
+    after_structure,
     structure_moments,
     structure_scores,
 )
+from fairseq_prune.benchmarks.weight_fitting import refitted, whole_masks, whole_name
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
 from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.checkpoints.whisper.foreign import is_whisper
@@ -158,28 +160,57 @@ def choose(args, calibration, side, stack, count):
     return kept, {"loss": whole, "steps": [{name + 1: loss for name, loss in step.items()} for step in steps]}
 
 
-def evidence(args):
-    """Importances of units and heads, and what fits weights to a cut, as --rank and --refit ask; None for neither."""
+def check_speech(args):
+    """Raise ValueError where --rank and --refit do not go with the other options."""
     if args.rank == "norm" and not args.refit:
         if args.audio or args.manifest:
             raise ValueError("--rank norm needs no speech, found some")
-        return None, None
-    if any(getattr(args, name) for side in SIDES for name in (side, f"keep_{side}")):
-        raise ValueError("--rank and --refit look at the model as it is: cut layers in a run of their own")
+        return
     if not is_whisper(args.checkpoint):
         raise ValueError(f"{args.checkpoint}: no Whisper, expected one for --rank and --refit")
+    if args.rank != "norm" and args.units is None and args.heads is None:
+        raise ValueError(f"--rank {args.rank}: nothing to rank, expected --units or --heads")
+    for side in SIDES:
+        if "+" in (getattr(args, side) or ""):
+            raise ValueError(
+                f"--{side}: merged layers cannot be fitted to one; expected layers to keep with --rank or --refit"
+            )
+
+
+def evidence(args, kept, smaller, aside):
+    """Importances of units and heads, and what fits weights to a cut, as --rank and --refit ask; None for neither.
+
+    Args:
+        kept: groups of layers by side, of a single layer each.
+        smaller: the checkpoint with these layers alone.
+        aside: where it can be written to be loaded.
+    """
+    if args.rank == "norm" and not args.refit:
+        return None, None
     recordings = read_recordings(args)
     pipeline = WhisperPipeline(args.checkpoint, args.model_overrides)
     clips = calibration_clips(pipeline, recordings, args)
+    layers = {side: [layer for [layer] in groups] for side, groups in kept.items()}
+    save(smaller, aside)
+    model = WhisperPipeline(aside, args.model_overrides).model
     importances = None
     if args.rank != "norm":
         moments = structure_moments(pipeline.model, clips, "activations")
-        importances = structure_scores(args.rank, pipeline.model, clips, moments, args.rank)
-    return importances, partial(refitted_all, pipeline.model, clips) if args.refit else None
+        found = structure_scores(args.rank, pipeline.model, clips, moments, args.rank)
+        importances = {name: found[whole_name(name, layers)] for name in after_structure(model)[0]}
+
+    def fit(masks):
+        lossless = whole_masks(model)
+        if not masks and "encoder" not in kept:  # nothing of it is gone
+            lossless = {name: mask for name, mask in lossless.items() if not name.startswith("encoder.")}
+        return refitted(pipeline.model, {**lossless, **masks}, clips, model, layers, "least squares")
+
+    return importances, fit if args.refit else None
 
 
 def main(args):
     with complete(args.out, args.overwrite) as out:
+        check_speech(args)
         checkpoint = load_checkpoint_file(args.checkpoint, mmap=True)
         model = (checkpoint.get("cfg") or {}).get("model") or {}
         name = str(model.get("_name"))
@@ -210,8 +241,8 @@ def main(args):
                 "expected --encoder, --decoder, --keep-encoder, --keep-decoder, --units or --heads"
             )
         smaller = with_fewer_layers(checkpoint, kept, str(args.checkpoint))
-        if narrower:
-            found = evidence(args)
+        if narrower or args.refit:
+            found = evidence(args, kept, smaller, out.with_name("fewer_layers.pt"))
             smaller = with_narrower_layers(smaller, args.units, args.heads, str(args.checkpoint), *found)
         save(smaller, out)
         loaded = load_fairseq_state(out)

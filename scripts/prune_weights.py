@@ -36,9 +36,9 @@ from fairseq_prune.benchmarks.weight_calibration import (
     ON_SPEECH,
     SCORES,
     plain_scores,
-    refitted,
     speech_scores,
 )
+from fairseq_prune.benchmarks.weight_fitting import refitted
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.checkpoints.sparse import STATE
@@ -84,7 +84,7 @@ def pruned(args, weights, recordings):
     else:
         scores = plain_scores(args.score, weights, args.seed)
     masks = masks_of(scores, args)
-    return masks, refitted(pipeline.model, masks, clips, "least squares") if args.refit else None
+    return masks, refitted(pipeline.model, masks, clips, progress="least squares") if args.refit else None
 
 
 def show(masks) -> None:

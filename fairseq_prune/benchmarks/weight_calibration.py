@@ -3,10 +3,8 @@
 The labels are the model's own: the text that it writes greedily before anything is pruned.
 """
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -25,14 +23,11 @@ from fairseq_prune.inference.whisper.windows import Listener, Window
 from fairseq_prune.pruning.components import by_component
 from fairseq_prune.pruning.layer_inputs import InputMoments, InputNorms
 from fairseq_prune.pruning.least_squares import block_energy
-from fairseq_prune.pruning.magnitude import Masks, apply_masks
-from fairseq_prune.pruning.reconstruction import reconstruct
+from fairseq_prune.pruning.magnitude import Masks
 from fairseq_prune.pruning.scores import Scores, random_scores, taylor_scores, wanda_scores
 
 SCORES = ("magnitude", "wanda", "taylor", "fisher", "random")
 ON_SPEECH = ("wanda", "taylor", "fisher")  # these look at what the model does with speech
-# of `refitted`: a decoder hears few tokens, and would learn them by heart
-RIDGE = {"encoder": 0.1, "decoder": 1.0}
 RANKS = ("norm", "activation", "taylor", "fisher")  # of units and heads
 
 
@@ -178,7 +173,7 @@ def structure_scores(
         rank: one of `RANKS`, other than "norm".
         moments: as of `structure_moments`.
     """
-    weights, block = _after_structure(model)
+    weights, block = after_structure(model)
     if rank == "activation":
         return {name: block_energy(weights[name].detach(), moments[name], block[name]) for name in weights}
     return taylor_scores(weights, losses(model, clips, progress), rank == "fisher", block)
@@ -186,13 +181,13 @@ def structure_scores(
 
 def structure_moments(model: nn.Module, clips: Sequence[Clip], progress=None) -> dict[str, Tensor]:
     """Second moments of feed-forward units and of what heads find, by the name of the matrix after them."""
-    with InputMoments(model, _after_structure(model)[0]) as moments, torch.no_grad():
+    with InputMoments(model, after_structure(model)[0]) as moments, torch.no_grad():
         for _ in losses(model, clips, progress):
             pass
     return moments.values()
 
 
-def _after_structure(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, int]]:
+def after_structure(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, int]]:
     """The matrices after units and heads, and how many columns of each belong together."""
     weights = {
         name: weight
@@ -219,59 +214,3 @@ def masked(model: nn.Module, masks: Masks) -> Iterator[None]:
     finally:
         for name, weight in before.items():
             parameters[name].data = weight
-
-
-@torch.no_grad()
-def refitted(
-    model: nn.Module, masks: Masks, clips: Sequence[Clip], progress: Optional[str] = None
-) -> dict[str, Tensor]:
-    """What the masks keep of a Whisper, fitted so that its layers say what they said (`pruning.reconstruction`).
-
-    The encoder comes first, as the decoder hears it.
-
-    Args:
-        model: dense; it stays as it is.
-        masks: by name.
-        clips: several minutes, as the decoder has some 200 tokens in one.
-        progress: title of a progress bar.
-
-    Returns:
-        by name: the weights with their zeros, and the biases of their layers.
-    """
-    sparse, device = copy.deepcopy(model), next(model.parameters()).device
-    masks = {name: mask.to(device) for name, mask in masks.items()}
-    apply_masks({name: parameter.data for name, parameter in sparse.named_parameters()}, masks)
-    heard = [
-        (clip.features[None].to(device), torch.tensor([len(clip.features)], device=device)) for clip in clips
-    ]
-    _refit("encoder", sparse, model, masks, [(inputs, inputs) for inputs in heard], progress)
-    read = [torch.tensor([clip.tokens[:-1]], device=device) for clip in clips]
-    mine, others = ([half.encoder(*inputs) for inputs in heard] for half in (sparse, model))
-    _refit("decoder", sparse, model, masks, list(zip(zip(read, mine), zip(read, others))), progress)
-    layers = {name.rpartition(".")[0] for name in masks}
-    return {
-        name: parameter.detach()
-        for name, parameter in sparse.named_parameters()
-        if name.rpartition(".")[0] in layers
-    }
-
-
-def refitted_all(model: nn.Module, clips: Sequence[Clip], masks: Masks) -> dict[str, Tensor]:
-    """As `refitted`, of all matrices of the layers: those without a mask lose nothing, and make up for the others."""
-    whole = {name: torch.ones(w.shape, dtype=torch.bool) for name, w in prunable(model).items()}
-    return refitted(model, {**whole, **masks}, clips, "least squares")
-
-
-def _refit(side: str, sparse: nn.Module, dense: nn.Module, masks: Masks, examples, progress) -> None:
-    """One half of a Whisper. examples: pairs of what it is called with in the sparse and in the dense model."""
-    own = {name[len(side) + 1 :]: mask for name, mask in masks.items() if name.startswith(f"{side}.")}
-    if own:
-        reconstruct(
-            getattr(sparse, side),
-            getattr(dense, side),
-            own,
-            examples,
-            lambda half, inputs: half(*inputs),
-            RIDGE[side],
-            partial(tqdm, desc=f"{progress}, {side}", unit="input", disable=not progress),
-        )

@@ -93,12 +93,28 @@ def test_what_the_norms_of_the_whole_model_choose_is_made_up_for_too(cut, folder
     assert distances[1] < 0.7 * distances[0]
 
 
+@pytest.mark.parametrize("narrower", [(), ("--units", 44, "--rank", "activation")])
+def test_a_layer_that_is_gone_is_made_up_for_by_those_that_stay(cut, folder, tmp_path, clips, narrower):
+    distances = []
+    dense = [hidden(folder / "whisper.pt", clip) for clip in clips]
+    speech = () if narrower else ("none",)
+    for words in (("--decoder", "1,3", *speech), ("--decoder", "1,3", "--refit")):
+        status, out, err = cut(*words, *narrower, "--language", "en", "--overwrite")
+        assert status == 0, err
+        assert "decoder: layers 1, 3 of 3" in out
+        found = [hidden(tmp_path / "cut.pt", clip) for clip in clips]
+        distances.append(sum(float((a - b).square().mean()) for a, b in zip(found, dense)))
+    assert distances[1] < 0.7 * distances[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.pt"]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
         (("--units", 30), "--rank norm needs no speech, found some"),
         (("--units", 30, "--rank", "activation", "none"), "expected either --manifest or audio files"),
-        (("--units", 30, "--refit", "--decoder", "1"), "cut layers in a run of their own"),
+        (("--refit", "--decoder", "1+2,3"), "--decoder: merged layers cannot be fitted to one"),
+        (("--rank", "activation", "--decoder", "1"), "nothing to rank, expected --units or --heads"),
         (("--units", 30, "--rank", "best"), "invalid choice: 'best'"),
     ],
 )
