@@ -3,7 +3,17 @@
 Differences between versions of fairseq and torch are in compat.py. What is here is about all versions.
 """
 
-from fairseq_prune.patches import adam, devices, generation, nan_detector, reading, resuming, saving, scoring
+from fairseq_prune.patches import (
+    adam,
+    beam_search,
+    devices,
+    generation,
+    nan_detector,
+    reading,
+    resuming,
+    saving,
+    scoring,
+)
 
 
 def install() -> None:
@@ -14,5 +24,6 @@ def install() -> None:
     scoring.install()
     nan_detector.install()
     generation.install()
+    beam_search.install()
     devices.install()
     adam.install()

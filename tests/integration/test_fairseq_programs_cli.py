@@ -25,6 +25,24 @@ def sparser(trained, tmp_path_factory):
     return path
 
 
+COUNTING = """
+import sys
+from fairseq_cli.generate import cli_main
+from fairseq_prune.patches import beam_search
+
+class Counted(beam_search.Shortlist):
+    steps = 0
+
+    def choose(self, log_probs):
+        Counted.steps += 1
+        return super().choose(log_probs)
+
+beam_search.Shortlist, beam_search.BLOCK = Counted, int(sys.argv.pop(1))
+cli_main()
+print("steps", Counted.steps)
+"""
+
+
 @pytest.fixture
 def generate(forks, prepared_data, trained, tmp_path):
     def run(*options, path=trained, program="fairseq-generate"):
@@ -33,6 +51,22 @@ def generate(forks, prepared_data, trained, tmp_path):
         return forks.run(BIN / program, *words, *options, cwd=tmp_path)
 
     return run
+
+
+def test_shortlists_of_tokens_change_no_line(forks, prepared_data, trained, tmp_path):
+    program = tmp_path / "counting.py"
+    program.write_text(COUNTING)
+    options = ["--gen-subset", "tst-COMMON", "--max-tokens", 160000, "--beam", 4, "--max-len-b", 12]
+    outputs = []
+    for block in (1, 10**9):  # no vocabulary has as many tokens
+        words = [block, prepared_data, *TASK, "--path", trained, *options]
+        code, output, errors = forks.run(program, *words, cwd=tmp_path)
+        assert code == 0, errors
+        outputs.append(output)
+    steps = [int(output.split()[-1]) for output in outputs]
+    assert steps[0] > 0 and steps[1] == 0
+    kept = [[line for line in output.splitlines() if re.match("[A-Z]-", line)] for output in outputs]
+    assert len(kept[0]) > 4 and kept[0] == kept[1]
 
 
 def lines(output, kind):
