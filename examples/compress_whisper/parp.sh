@@ -2,7 +2,8 @@
 # PARP and what it is compared with on whisper-tiny.en, equal updates: parp.sh WHISPER DATA OUT [SEED [SPARSITY...]]
 #   WHISPER   a checkpoint of scripts/import_whisper.py
 #   DATA      the folder of split.py's manifests, train.tsv, choose.tsv and report.tsv; transcripts serve scoring alone
-# What is complete in OUT is not made again: a run that was stopped goes on, and OUT/results.jsonl gets what is new.
+# ROWS="mpi parp" trains these alone. What is complete in OUT is not made again: a run that was stopped goes on, and
+# OUT/results.jsonl gets what is new.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 repo="$(cd "$here/../.." && pwd)"
@@ -18,6 +19,7 @@ mkdir -p "$out/data"
 awk -F'\t' 'NR == 1 || $4 <= 6 * 16000' "$data/train.tsv" > "$out/data/train.tsv"
 
 run() { # name, keys: trains, and scores on the speakers to report
+    [[ " ${ROWS:-${1%-[0-9]*}} " = *" ${1%-[0-9]*} "* ]] || return 0
     local folder="$out/seed$seed/$1"
     if [ ! -f "$folder/complete" ]; then
         mkdir -p "$folder"
