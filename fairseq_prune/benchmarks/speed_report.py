@@ -52,7 +52,6 @@ SECTIONS = (
     Section(
         "Encoders: batches",
         "fairseq hubert_base --seconds 1 10 --batch-sizes 8 --rounds 1 --stage-rounds 1",
-        limited=False,  # it takes long
     ),
     Section(
         "Encoders in other engines",
