@@ -38,15 +38,15 @@ def _milliseconds(line) -> float:
 
 
 def draw(lines, most, out) -> None:
-    """Two panels with the error rates of all ways up to ``most`` percent."""
+    """Two panels with the error rates of all ways up to ``most`` percent, numbered; their names stand on the right."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    shown = [line for line in lines if error_rate(line) <= most]
+    shown = sorted((line for line in lines if error_rate(line) <= most), key=error_rate)
     kinds = list(dict.fromkeys(line["score"].partition(":")[0] for line in shown))
-    figure, panels = plt.subplots(1, 2, figsize=(12, 5), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(13, 5), sharey=True)
     costs = {
         "weights that are not zero, millions": [line["weights"] / 1e6 for line in shown],
         "processor time, ms an utterance": [_milliseconds(line) for line in shown],
@@ -59,15 +59,15 @@ def draw(lines, most, out) -> None:
             bounds = [rate_interval(np.array(shown[i]["errors"]), np.array(shown[i]["words"])) for i in own]
             low, high = np.array(bounds).T
             panel.errorbar(x, y, [y - low, high - y], fmt="o", color=f"C{number}", elinewidth=0.7, label=kind)
-        for (x, y), line in zip(points, shown):
-            name = line["score"].partition(":")[2].strip()
-            panel.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7, rotation=20)
+        for number, point in enumerate(points, start=1):
+            panel.annotate(str(number), point, xytext=(4, 3), textcoords="offset points", fontsize=8)
         panel.plot(*zip(*(points[i] for i in frontier(points))), color="black", linewidth=0.8, zorder=0)
-        panel.margins(x=0.25)  # room for names
         panel.set_xlabel(title)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("WER, with 95 % intervals")
     panels[0].legend(fontsize=8)
+    names = [f"{number}  {line['score']}" for number, line in enumerate(shown, start=1)]
+    panels[1].text(1.03, 1, "\n".join(names), transform=panels[1].transAxes, va="top", fontsize=8)
     figure.tight_layout()
     figure.savefig(out, dpi=130, format="png")
     plt.close(figure)
