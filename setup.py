@@ -17,7 +17,7 @@ HAS_FAIRSEQ = 'python_version < "3.13"'  # the last that fairseq-fixed is made f
 FAIRSEQ = [
     # current stack: what development and CI run
     f"torch>=2.11,<2.12; {CURRENT}",
-    f"torchaudio>=2.11,<2.12; {CURRENT}",
+    f"torchaudio==2.11.0; {CURRENT}",  # 2.11.1 is compiled for a later torch, and does not load with this one
     f"numpy>=2,<3; {CURRENT}",
     f"fairseq-fixed==0.12.3.1; {CURRENT} and {HAS_FAIRSEQ}",
     # legacy stack: the pins that the published method was run with
