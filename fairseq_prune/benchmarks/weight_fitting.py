@@ -40,8 +40,7 @@ def refitted(
 
     Args:
         dense: the whole model; it stays as it is.
-        masks: by name in the smaller model. A matrix without a mask loses nothing; if all of a side are without, it
-            stays as it is.
+        masks: by name in the smaller model; a matrix without a mask stays as it is.
         clips: several minutes, as the decoder has some 200 tokens in one.
         smaller: the model with fewer layers, which stays as it is, too; None: as many.
         kept: by side, the layers from 0 of the whole model that the smaller one has; a side that is missing has all.
