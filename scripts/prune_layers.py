@@ -17,12 +17,13 @@ smaller). The checkpoint that was being trained loses its optimizer: go on with 
 holds fewer heads. --rank says which: those with the smallest weights (norm), those that add the least to the residual
 on some minutes of speech (activation), or those without which the loss changes least, on the text that the model itself
 writes (taylor, fisher). With --refit, all matrices make up for the units, heads and layers that are gone: one after the
-other, least squares bring what they say, and what it is added to, near to the whole model's on the speech. Give it ten
-minutes or more (--minutes).
+other, least squares bring the output of each, or the sum that it is added to, near to the whole model's on the speech.
+Give it ten minutes or more (--minutes).
 """
 
 import itertools
 import json
+from functools import partial
 from pathlib import Path
 
 from _cli import PlainParser, complete, positive, run
@@ -38,7 +39,7 @@ from fairseq_prune.benchmarks.weight_calibration import (
     structure_moments,
     structure_scores,
 )
-from fairseq_prune.benchmarks.weight_fitting import refitted, whole_masks, whole_name
+from fairseq_prune.benchmarks.weight_fitting import refitted_all, whole_name
 from fairseq_prune.checkpoints.loading import load_checkpoint_file, load_fairseq_state
 from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.checkpoints.whisper.foreign import is_whisper
@@ -191,20 +192,16 @@ def evidence(args, kept, smaller, aside):
     pipeline = WhisperPipeline(args.checkpoint, args.model_overrides)
     clips = calibration_clips(pipeline, recordings, args)
     layers = {side: [layer for [layer] in groups] for side, groups in kept.items()}
-    save(smaller, aside)
-    model = WhisperPipeline(aside, args.model_overrides).model
+    model = pipeline.model
+    if layers:
+        save(smaller, aside)
+        model = WhisperPipeline(aside, args.model_overrides).model
     importances = None
     if args.rank != "norm":
         moments = structure_moments(pipeline.model, clips, "activations")
         found = structure_scores(args.rank, pipeline.model, clips, moments, args.rank)
         importances = {name: found[whole_name(name, layers)] for name in after_structure(model)[0]}
-
-    def fit(masks):
-        lossless = whole_masks(model)
-        if not masks and "encoder" not in kept:  # nothing of it is gone
-            lossless = {name: mask for name, mask in lossless.items() if not name.startswith("encoder.")}
-        return refitted(pipeline.model, {**lossless, **masks}, clips, model, layers, "least squares")
-
+    fit = partial(refitted_all, pipeline.model, clips, smaller=model, kept=layers)
     return importances, fit if args.refit else None
 
 

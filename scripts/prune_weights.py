@@ -12,8 +12,8 @@ chance. magnitude and random need no speech and take any model with Transformer 
 this package. Biases, norms, convolutions and embeddings stay. With --sparsity for some components, weights compete
 within theirs. plan_sparsity.py finds out how much each component can lose.
 
-With --refit, the weights that stay make up for those that go: layer after layer, least squares bring its output near to
-the dense model's. Give it ten minutes of speech or more (--minutes).
+With --refit, the weights that stay make up for those that go: layer after layer, least squares bring its output, or
+the sum that it is added to, near to the dense model's. Give it ten minutes of speech or more (--minutes).
 
 The file is one that PARP writes, too: sparsity.py looks at it and makes it smaller on the disk (finalize --compact).
 """

@@ -30,7 +30,7 @@ from fairseq_prune.benchmarks.weight_calibration import (
     structure_moments,
     structure_scores,
 )
-from fairseq_prune.benchmarks.weight_fitting import refitted, whole_masks
+from fairseq_prune.benchmarks.weight_fitting import refitted_all
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.command_line import PlainParser, finish
@@ -90,18 +90,13 @@ class Grid:
                 ("structure", rank), seed, lambda: structure_scores(rank, model, clips, moments, rank)
             )
         whole = load_checkpoint_file(self.args.checkpoint)
-        fit = partial(self.fitted, model, clips) if found["refit"] else None
+        fit = partial(refitted_all, model, clips) if found["refit"] else None
         small = with_narrower_layers(
             whole, found["units"], found["heads"], "the checkpoint", importances, fit
         )
         save(small, out)
         before, after = (sum(w.numel() for w in component_weights(c, out).values()) for c in (whole, small))
         return 1 - after / before
-
-    @staticmethod
-    def fitted(model, clips, masks):
-        """All matrices, which make up for what the masks leave out."""
-        return refitted(model, {**whole_masks(model), **masks}, clips, progress="least squares")
 
     def masks(self, found):
         """By name of the weight."""

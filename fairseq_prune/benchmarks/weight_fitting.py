@@ -68,8 +68,25 @@ def refitted(
     }
 
 
+def refitted_all(
+    dense: nn.Module,
+    clips: Sequence[Clip],
+    masks: Masks,
+    smaller: Optional[nn.Module] = None,
+    kept: Mapping[str, Sequence[int]] = ALL_LAYERS,
+) -> dict[str, Tensor]:
+    """As `refitted`, of all matrices: those without a mask lose nothing, and make up for the others.
+
+    Where layers of the decoder alone are gone, the encoder stays as it is.
+    """
+    whole = whole_masks(dense if smaller is None else smaller)
+    if not masks and "encoder" not in kept:
+        whole = {name: mask for name, mask in whole.items() if not name.startswith("encoder.")}
+    return refitted(dense, {**whole, **masks}, clips, smaller, kept, "least squares")
+
+
 def whole_masks(model: nn.Module) -> Masks:
-    """Of all matrices of the layers: they lose nothing, and may make up for what others lose."""
+    """Of all matrices of the layers, which leave nothing out."""
     return {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in prunable(model).items()}
 
 
