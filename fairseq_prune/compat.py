@@ -91,6 +91,8 @@ SAFE_GLOBALS = {
 LEGACY = not hasattr(torch.serialization, "add_safe_globals")
 # torch 2.0 has no such product without an activation after it
 HAS_ONEDNN_PRODUCTS = not LEGACY and torch.backends.mkldnn.is_available()
+# float32 by weights of 16 bits: processors of Intel and AMD with AVX2
+HAS_HALF_PRODUCTS = "fbgemm" in torch.backends.quantized.supported_engines
 # torch 2.4 and later, on the CPU
 HAS_FUSED_ADAM = hasattr(torch, "_fused_adamw_") and torch._C._dispatch_has_kernel_for_dispatch_key(
     "aten::_fused_adamw_", "CPU"

@@ -12,7 +12,7 @@ from fairseq_prune.compat import onednn_has_bfloat16
 from fairseq_prune.inference.translation import Translator
 from fairseq_prune.modules.deltalm.generation import prepare_for_generation_
 from fairseq_prune.modules.deltalm.model import DeltaLMDecoder, DeltaLMEncoderLayer
-from fairseq_prune.modules.packed import PackedLinear
+from fairseq_prune.modules.packed import HalfLinear, PackedLinear
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,9 @@ def parameters_of(module: nn.Module) -> int:
 
 def layer_bytes(module: nn.Module) -> int:
     """Bytes of the weight of a linear layer, in whatever form; 0 of another module."""
-    if isinstance(module, PackedLinear):
-        weight = module.packed
-    elif isinstance(module, torch.ao.nn.quantized.dynamic.Linear):
+    if isinstance(module, (PackedLinear, HalfLinear)):
+        return module.weight_bytes
+    if isinstance(module, torch.ao.nn.quantized.dynamic.Linear):
         weight = module.weight()
     elif type(module) is nn.Linear:
         weight = module.weight

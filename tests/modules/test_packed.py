@@ -4,9 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS
+from fairseq_prune.compat import HAS_HALF_PRODUCTS, HAS_ONEDNN_PRODUCTS
 from fairseq_prune.modules import onednn
-from fairseq_prune.modules.packed import PackedLinear, packed, side_by_side
+from fairseq_prune.modules.packed import HalfLinear, PackedLinear, is_held_in_half, packed, side_by_side
+
+halves = pytest.mark.skipif(not HAS_HALF_PRODUCTS, reason="this processor has no products by 16 bits")
+
+
+def in_half(layer):
+    """The layer with a weight that 16 bits hold."""
+    layer.weight.data = layer.weight.data.half().float()
+    return layer
 
 
 @pytest.mark.parametrize("rows", [1, 5, 40])
@@ -18,6 +26,32 @@ def test_a_packed_layer_gives_what_torchs_gives(rows, bias):
     fast = packed(layer)
     assert isinstance(fast, PackedLinear) is HAS_ONEDNN_PRODUCTS
     torch.testing.assert_close(fast(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
+@halves
+@pytest.mark.parametrize("rows", [0, 1, 5, 40, 100])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "size", [1e-7, 1.0, 1e4]
+)  # numbers that 16 bits hold with fewer digits, usual ones, large ones
+@torch.inference_mode()
+def test_a_weight_that_16_bits_hold_is_kept_in_them(rows, bias, size):
+    torch.manual_seed(0)
+    layer, x = nn.Linear(48, 70, bias), torch.randn(2, rows, 48)
+    layer.weight.data *= size / layer.weight.data.abs().max()
+    fast = packed(in_half(layer))
+    assert isinstance(fast, HalfLinear)
+    torch.testing.assert_close(fast(x), layer(x), rtol=1e-5, atol=1e-5 * size)
+
+
+@pytest.mark.parametrize("number", [0.1, 1e-9, 70_000.0, float("nan")])
+@torch.inference_mode()
+def test_a_weight_that_16_bits_do_not_hold_is_not(number):
+    layer = in_half(nn.Linear(8, 4))
+    assert is_held_in_half(layer.weight)
+    layer.weight.data[3, 5] = number
+    assert not is_held_in_half(layer.weight)
+    assert not isinstance(packed(layer), HalfLinear)
 
 
 @torch.inference_mode()
@@ -40,9 +74,16 @@ def test_8_bits_are_near():
 def test_what_is_chosen_is_followed():
     with onednn.torchs_own():
         assert type(packed(nn.Linear(4, 4))) is nn.Linear
+        assert type(packed(in_half(nn.Linear(4, 4)))) is nn.Linear
 
 
 @pytest.mark.skipif(not HAS_ONEDNN_PRODUCTS, reason="torch 2.0 packs nothing")
 def test_a_packed_layer_refuses_another_type():
     with pytest.raises(RuntimeError, match="convert the model before it is packed"):
         packed(nn.Linear(4, 4)).half()
+
+
+@halves
+def test_a_layer_of_16_bits_refuses_another_type():
+    with pytest.raises(RuntimeError, match="convert the model before it is packed"):
+        packed(in_half(nn.Linear(4, 4))).bfloat16()

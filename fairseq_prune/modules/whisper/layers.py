@@ -40,7 +40,7 @@ class WhisperAttention(nn.Module):
         if not self.num_heads:
             nothing = x.new_empty(len(x), 0, x.size(1), self.head_dim)
             return KeysValues(nothing, nothing)
-        return KeysValues(self._split(self.k_proj(x)), self._split(self.v_proj(x)))
+        return KeysValues(*(self._split(onednn.linear(part, x)) for part in (self.k_proj, self.v_proj)))
 
     def forward(
         self, x: Tensor, memory: KeysValues, mask: Optional[Tensor] = None, causal: bool = False
@@ -59,12 +59,12 @@ class WhisperAttention(nn.Module):
         if not self.num_heads:
             return self.out_proj().expand_as(x)
         rows, queries, _ = x.shape
-        x = self.q_proj(x)
+        x = onednn.linear(self.q_proj, x)
         x = x.reshape(len(memory.keys), -1, x.size(-1))  # the beams of a sentence side by side
         x = F.scaled_dot_product_attention(
             self._split(x), *memory, mask, self.dropout if self.training else 0.0, is_causal=causal
         )
-        return self.out_proj(x.transpose(1, 2).reshape(rows, queries, -1))
+        return onednn.linear(self.out_proj, x.transpose(1, 2).reshape(rows, queries, -1))
 
 
 def norm_of(dim: int, size: int) -> Optional[nn.LayerNorm]:
