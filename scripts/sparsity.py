@@ -5,13 +5,15 @@
     python scripts/sparsity.py overlap english.pt german.pt
     python scripts/sparsity.py finalize checkpoint_best.pt --out recogniser.pt
     python scripts/sparsity.py finalize checkpoint_best.pt --out recogniser.pt --compact
+    python scripts/sparsity.py finalize checkpoint_best.pt --out translator.pt --float16
     python scripts/sparsity.py apply-mask english.pt wav2vec_small.pt --out sparse.pt
 
 report: the share of weights that are zero, by layer and by kind of matrix. overlap: of two masks, intersection over
 union of the weights that they keep, and the mutual overlap, the share of weights that both keep or both leave out.
 finalize: zeros in place and no state of training; wav2vec_ctc_parp and hubert_ctc_parp become fairseq's wav2vec_ctc
 and hubert_ctc, which need no plugin. --compact writes sparse tensors as bits and values, for this package to read;
-finalize again to have it plain. apply-mask: zeros where the first checkpoint has them, in the weights of another.
+finalize again to have it plain. --float16 rounds matrices to 16 bits: half the file, and on the CPU a decoder that
+reads half as much. apply-mask: zeros where the first checkpoint has them, in the weights of another.
 """
 
 import re
@@ -23,6 +25,7 @@ import pandas as pd
 import torch
 from fairseq import checkpoint_utils
 
+from fairseq_prune.checkpoints.half_precision import halved, in_single
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.checkpoints.saving import save
 from fairseq_prune.checkpoints.sparse import (
@@ -137,6 +140,9 @@ def compare(args):
 def write(checkpoint, args):
     """Write a checkpoint, and load its model strictly before the file is there under its name."""
     expected = checkpoint["model"]
+    if args.float16:
+        checkpoint = halved(checkpoint, args.checkpoint)
+        expected = in_single(checkpoint)["model"]
     with complete(args.out, args.overwrite) as written:
         save(compact(checkpoint) if args.compact else checkpoint, written)
         found = load_checkpoint_file(written)["model"]
@@ -177,6 +183,7 @@ def parser():
         if writes:
             sub.add_argument("--out", type=Path, required=True, help="file to write")
             sub.add_argument("--compact", action="store_true", help="sparse tensors as bits and values")
+            sub.add_argument("--float16", action="store_true", help="matrices with numbers of 16 bits")
         else:
             sub.add_argument("--csv", type=Path, help="write the table here too")
         if name != "finalize":

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from fairseq_prune import compat
+from fairseq_prune.checkpoints.half_precision import KEY as HALF
+from fairseq_prune.checkpoints.half_precision import in_single
 from fairseq_prune.pruning.magnitude import (
     TRANSFORMER_LAYERS,
     Masks,
@@ -185,4 +187,4 @@ def among_weights(checkpoint: Mapping) -> dict:
     return {**{key: value for key, value in checkpoint.items() if key != STATE}, "model": model}
 
 
-compat.READERS += [(COMPACT, expanded), (STATE, among_weights)]
+compat.READERS += [(COMPACT, expanded), (HALF, in_single), (STATE, among_weights)]

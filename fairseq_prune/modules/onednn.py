@@ -19,13 +19,7 @@ from fairseq.modules import gelu
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from fairseq_prune.compat import (
-    HAS_HALF_PRODUCTS,
-    HAS_ONEDNN_PRODUCTS,
-    cpu_autocast_is_on,
-    is_traced,
-    onednn_has_bfloat16,
-)
+from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS, cpu_autocast_is_on, is_traced, onednn_has_bfloat16
 from fairseq_prune.pruning.attention import scored_attention
 
 # rows of one head's softmax that are held at once: memory grows linearly with the frames
@@ -93,17 +87,13 @@ def trains(x: Tensor) -> bool:
 
 
 def _is_possible(x: Tensor) -> bool:
-    return HAS_ONEDNN_PRODUCTS and x.numel() > 0 and _is_ours(x)
+    return HAS_ONEDNN_PRODUCTS and x.numel() > 0 and is_chosen_for(x)
 
 
-def _is_ours(x: Tensor) -> bool:
+def is_chosen_for(x: Tensor) -> bool:
+    """Whether other functions than torch's own may compute ``x``, in inference on the CPU."""
     on_cpu = x.device.type == "cpu" and not cpu_autocast_is_on()
     return _kernels is not None and on_cpu and not is_traced()
-
-
-def halves(weight: Tensor) -> bool:
-    """Whether a float32 weight may be kept in 16 bits for products of float32 (`modules.packed`)."""
-    return HAS_HALF_PRODUCTS and weight.dtype == torch.float32 and _is_ours(weight)
 
 
 def packs(weight: Tensor) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
+from fairseq_prune.compat import HAS_HALF_PRODUCTS
 from fairseq_prune.modules import onednn
 
 # of more rows, a product with many outputs takes longer than in parts
@@ -110,6 +111,7 @@ def packed(*layers: nn.Linear, int8: bool = False) -> nn.Module:
         return quantize_dynamic(alone, {"0": per_channel_dynamic_qconfig}, dtype=torch.qint8)[0]
     weight = layer.weight
     with torch.no_grad():
-        if onednn.halves(weight) and is_held_in_half(weight):
+        half = HAS_HALF_PRODUCTS and weight.dtype == torch.float32 and onednn.is_chosen_for(weight)
+        if half and is_held_in_half(weight):
             return HalfLinear(layer)
         return PackedLinear(layer) if onednn.packs(weight) else layer

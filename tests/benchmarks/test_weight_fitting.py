@@ -7,6 +7,7 @@ from small_whisper import huggingface_whisper, our_names, small_whisper
 
 from fairseq_prune.benchmarks.weight_calibration import Clip
 from fairseq_prune.benchmarks.weight_fitting import refitted, residual_sums, whole_masks, whole_name
+from fairseq_prune.modules.packed import is_held_in_half
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,16 @@ def test_a_model_that_has_lost_nothing_stays_as_it_is(weights, clips):
     found = refitted(dense, whole_masks(dense), clips)
     for name, weight in found.items():
         torch.testing.assert_close(weight, dense.state_dict()[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("digits", ["float16", "float32"])
+def test_what_is_fitted_has_the_digits_of_the_whole_model(weights, clips, digits):
+    if digits == "float16":
+        weights = {name: weight.half().float() for name, weight in weights.items()}
+    dense = small_whisper(weights)
+    masks = whole_masks(dense)
+    for mask in masks.values():
+        mask[:, ::2] = False
+    found = refitted(dense, masks, clips)
+    assert all(is_held_in_half(found[name]) == (digits == "float16") for name in masks)
+    assert not any(found[name][:, ::2].any() for name in masks)

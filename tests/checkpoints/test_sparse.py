@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from pretrained_recogniser import SMALL, SMALL_WEIGHTS, save_hubert, save_wav2vec, write_corpus
 
 from fairseq_prune import compat
+from fairseq_prune.checkpoints.half_precision import halved
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.checkpoints.sparse import compact, expanded, finalized, masks_of, with_masks
 
@@ -105,20 +106,27 @@ def test_fairseq_alone_loads_what_is_final(pruned, tmp_path):
     assert torch.equal(compat.load_weights_only(tmp_path / "logits.pt"), logits)
 
 
-@pytest.mark.parametrize("form", ["final", "compact", "pruned"])
+@pytest.mark.parametrize("form", ["final", "compact", "half", "pruned"])
 def test_fairseq_with_this_package_loads_each_form(form, pruned, tmp_path):
     from fairseq import checkpoint_utils
 
     checkpoint, path, audio, logits = pruned
     (path.parent / "pretrained.pt").rename(path.parent / "moved.pt")  # it is not needed any more
     final = finalized(checkpoint, path)
-    written = {"final": final, "compact": compact(final), "pruned": checkpoint}[form]
+    written = {"final": final, "compact": compact(final), "half": halved(final, path), "pruned": checkpoint}[
+        form
+    ]
     torch.save(written, tmp_path / "c.pt")
     try:
         [model], _, _ = checkpoint_utils.load_model_ensemble_and_task([str(tmp_path / "c.pt")])
     finally:
         (path.parent / "moved.pt").rename(path.parent / "pretrained.pt")
-    assert torch.equal(logits_of(model, audio), logits)
+    if form == "half":
+        torch.testing.assert_close(
+            logits_of(model, audio), logits, rtol=0.02, atol=0.02 * float(logits.std())
+        )
+    else:
+        assert torch.equal(logits_of(model, audio), logits)
 
 
 def test_transformers_says_the_same_of_what_is_final(pruned, tmp_path):

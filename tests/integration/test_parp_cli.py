@@ -229,6 +229,9 @@ def test_the_script_makes_of_a_checkpoint_what_is_used_after_training(forks, cor
     assert "loaded back" in sparsity("finalize", "out/checkpoint_best.pt", "--out", "small.pt", "--compact")
     assert (tmp_path / "small.pt").stat().st_size < (tmp_path / "final.pt").stat().st_size
     assert zeros_stated in sparsity("report", "small.pt")
+    sparsity("finalize", "small.pt", "--out", "half.pt", "--compact", "--float16")
+    assert (tmp_path / "half.pt").stat().st_size < 0.9 * (tmp_path / "small.pt").stat().st_size
+    assert zeros_stated in sparsity("report", "half.pt")
     sparsity("finalize", "small.pt", "--out", "again.pt")
     server = forks.server(ROOT / "scripts" / "sparsity.py").process.pid
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
