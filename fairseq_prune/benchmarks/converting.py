@@ -37,6 +37,13 @@ def layer_bytes(module: nn.Module) -> int:
     return weight.numel() * weight.element_size()
 
 
+def round_weights_(module: nn.Module) -> None:
+    """Of all matrices, to numbers that 16 bits hold; they stay in their type."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            parameter.data.copy_(parameter.data.half())
+
+
 class ConvertedTranslator(Translator):
     """A `Translator` in one of `specs.DTYPES`. parameters: how many the model has."""
 

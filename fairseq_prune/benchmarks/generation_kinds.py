@@ -11,7 +11,7 @@ from fairseq.data import Dictionary
 from fairseq.sequence_generator import SequenceGenerator
 from torch import Tensor, nn
 
-from fairseq_prune.benchmarks.converting import convert_, layer_bytes
+from fairseq_prune.benchmarks.converting import convert_, layer_bytes, round_weights_
 from fairseq_prune.benchmarks.entries import random_hubert_deltalm
 from fairseq_prune.benchmarks.specs import Spec
 from fairseq_prune.benchmarks.stages import Stage
@@ -29,8 +29,10 @@ from fairseq_prune.modules.whisper.packing import prepare_for_generation_
 from fairseq_prune.pruning.output_preview import principal_directions
 
 GENERATORS = {
-    "hubert_deltalm": "our translator, HuBERT base and DeltaLM base (vocabulary=, preview=, dtype=int8, kernels=)",
-    "whisper_tiny": "our Whisper in the published size, on 30 s (preview=, dtype=int8, kernels=)",
+    "hubert_deltalm": "our translator, HuBERT base and DeltaLM base (vocabulary=, preview=, kernels=, dtype=int8 or "
+    "float16: weights that 16 bits hold)",
+    "whisper_tiny": "our Whisper in the published size, on 30 s (preview=, kernels=, dtype=int8 or float16, as it is "
+    "published)",
     "whisper_base": "the same",
     "transformers_mbart": "transformers' decoder of DeltaLM's size: its feed-forward blocks are wider (vocabulary=)",
     "ctranslate2_mbart": "the same in CTranslate2 (vocabulary=, dtype=int8)",
@@ -68,7 +70,11 @@ def build_generator(spec: Spec, sizes: Optional[dict[str, Any]] = None) -> Gener
         raise ValueError(f"generation: found {spec.name!r}, expected some of {', '.join(GENERATORS)}")
     if spec.preview and spec.name not in ("hubert_deltalm", *WHISPERS):
         raise ValueError(f"{spec}: found preview, which is an option of our decoders")
-    dtypes = ("float32",) if spec.name == "transformers_mbart" else ("float32", "int8")
+    dtypes = ["float32"]
+    if spec.name != "transformers_mbart":
+        dtypes.append("int8")
+    if spec.name in ("hubert_deltalm", *WHISPERS):
+        dtypes.append("float16")
     if spec.dtype not in dtypes:
         raise ValueError(f"{spec}: found dtype {spec.dtype}, expected {' or '.join(dtypes)}")
     torch.manual_seed(0)
@@ -118,9 +124,11 @@ def _options(tokens: int, beam: int) -> dict[str, Any]:
 def _translator(spec: Spec, sizes: Optional[dict[str, Any]]) -> Generator:
     model, dictionary = random_hubert_deltalm(spec, **(sizes or {}))
     model.eval().requires_grad_(False)
+    if spec.dtype == "float16":
+        round_weights_(model)
     if spec.preview:
         prepare_deltalm_(model.decoder, spec.dtype == "int8", _preview(spec, model.decoder))
-    convert_(model, spec.dtype)
+    convert_(model, "float32" if spec.dtype == "float16" else spec.dtype)
     model.make_generation_fast_()
     decoder = model.decoder
 
@@ -145,6 +153,8 @@ def _whisper(spec: Spec, sizes: dict[str, Any]) -> Generator:
     model = (
         Whisper(WhisperEncoder(settings), WhisperDecoder(settings, dictionary)).eval().requires_grad_(False)
     )
+    if spec.dtype == "float16":
+        round_weights_(model)
     preview = _preview(spec, model.decoder) if spec.preview else None
     prepare_for_generation_(model.decoder, spec.dtype == "int8", preview)
 

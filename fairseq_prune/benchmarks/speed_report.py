@@ -35,8 +35,9 @@ class Section:
 
 
 TRANSLATORS = (
-    "hubert_deltalm,vocabulary=12000 hubert_deltalm,vocabulary=12000,dtype=int8 hubert_deltalm"
-    " hubert_deltalm,dtype=int8 transformers_mbart,vocabulary=12000 ctranslate2_mbart,vocabulary=12000"
+    "hubert_deltalm,vocabulary=12000 hubert_deltalm,vocabulary=12000,dtype=float16"
+    " hubert_deltalm,vocabulary=12000,dtype=int8 hubert_deltalm hubert_deltalm,dtype=float16 hubert_deltalm,dtype=int8"
+    " transformers_mbart,vocabulary=12000 ctranslate2_mbart,vocabulary=12000"
     " ctranslate2_mbart,vocabulary=12000,dtype=int8"
 )
 SECTIONS = (
@@ -76,8 +77,10 @@ SECTIONS = (
     ),
     Section(
         "Generation: the likeliest tokens alone in full",
-        "hubert_deltalm hubert_deltalm,preview=384 hubert_deltalm,preview=192 whisper_base whisper_base,preview=256"
-        " whisper_tiny whisper_tiny,preview=192 --generate --seconds 3 --batch-sizes 1 --beams 1 5 --rounds 2",
+        "hubert_deltalm hubert_deltalm,preview=384 hubert_deltalm,preview=192 hubert_deltalm,dtype=float16"
+        " hubert_deltalm,preview=384,dtype=float16 whisper_base,dtype=float16 whisper_base,preview=256,dtype=float16"
+        " whisper_tiny,dtype=float16 whisper_tiny,preview=192,dtype=float16"
+        " --generate --seconds 3 --batch-sizes 1 --beams 1 5 --rounds 2",
     ),
     Section(
         "Generation: batches",
@@ -86,14 +89,14 @@ SECTIONS = (
     ),
     Section(
         "Generation: Whisper",
-        "whisper_base whisper_base,dtype=int8 whisper_tiny whisper_tiny,dtype=int8 --generate --seconds 30"
-        " --batch-sizes 1 --beams 1 5 --rounds 2",
+        "whisper_base whisper_base,dtype=float16 whisper_base,dtype=int8 whisper_tiny whisper_tiny,dtype=float16"
+        " whisper_tiny,dtype=int8 --generate --seconds 30 --batch-sizes 1 --beams 1 5 --rounds 2",
         limited=False,
     ),
     Section(
         "Generation: Whisper, batches",
-        "whisper_base whisper_base,dtype=int8 whisper_tiny whisper_tiny,dtype=int8 --generate --seconds 30"
-        " --batch-sizes 8 32 --beams 5 --rounds 1",
+        "whisper_base whisper_base,dtype=float16 whisper_base,dtype=int8 whisper_tiny whisper_tiny,dtype=float16"
+        " whisper_tiny,dtype=int8 --generate --seconds 30 --batch-sizes 8 32 --beams 5 --rounds 1",
         limited=False,  # it takes long
     ),
 )

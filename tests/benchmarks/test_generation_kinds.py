@@ -6,6 +6,7 @@ import torch
 from fairseq_prune.benchmarks.generation import Task, Written, generation_table, measure_generation
 from fairseq_prune.benchmarks.generation_kinds import build_generator
 from fairseq_prune.benchmarks.specs import TINY, Spec
+from fairseq_prune.compat import HAS_HALF_PRODUCTS
 
 WHISPER = dict(embed_dim=32, ffn_embed_dim=48, attention_heads=4, encoder_layers=1, decoder_layers=2)
 WHISPER.update(max_source_positions=30, max_target_positions=40)
@@ -22,10 +23,12 @@ def generator(text, sizes=TINY):
     [
         ("hubert_deltalm,vocabulary=60", TINY),
         ("hubert_deltalm,vocabulary=60,dtype=int8", TINY),
+        ("hubert_deltalm,vocabulary=60,dtype=float16", TINY),
         ("hubert_deltalm,vocabulary=60,preview=8", TINY),
         ("whisper_tiny,preview=8,dtype=int8", WHISPER),
         ("whisper_tiny", WHISPER),
         ("whisper_base,dtype=int8", WHISPER),
+        ("whisper_base,dtype=float16", WHISPER),
     ],
 )
 def test_ours_write_as_many_tokens_and_an_end(text, sizes, beam):
@@ -65,6 +68,12 @@ def test_transformers_decoder_reads_as_many_weights_as_ours():
 def test_8_bits_are_a_quarter_of_the_bytes():
     whole, small = (generator(f"hubert_deltalm,vocabulary=60{more}").bytes for more in ("", ",dtype=int8"))
     assert whole == 4 * small
+
+
+@pytest.mark.skipif(not HAS_HALF_PRODUCTS, reason="this processor has no products by 16 bits")
+def test_16_bits_are_half_of_the_bytes():
+    whole, half = (generator(f"hubert_deltalm,vocabulary=60{more}").bytes for more in ("", ",dtype=float16"))
+    assert whole == 2 * half
 
 
 def test_steps_are_timed_in_turns_and_by_stage(monkeypatch):
@@ -116,7 +125,7 @@ def test_a_row_by_hand():
     ("text", "message"),
     [
         ("fairseq", "generation: found 'fairseq', expected some of hubert_deltalm, "),
-        ("hubert_deltalm,dtype=bfloat16", "found dtype bfloat16, expected float32 or int8"),
+        ("hubert_deltalm,dtype=bfloat16", "found dtype bfloat16, expected float32 or int8 or float16"),
         ("transformers_mbart,dtype=int8", "found dtype int8, expected float32"),
         ("transformers_mbart,preview=8", "found preview, which is an option of our decoders"),
     ],
