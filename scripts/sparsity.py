@@ -13,18 +13,20 @@ union of the weights that they keep, and the mutual overlap, the share of weight
 finalize: zeros in place and no state of training; wav2vec_ctc_parp and hubert_ctc_parp become fairseq's wav2vec_ctc
 and hubert_ctc, which need no plugin. --compact writes sparse tensors as bits and values, for this package to read;
 finalize again to have it plain. --float16 rounds matrices to 16 bits: half the file, and on the CPU a decoder that
-reads half as much. apply-mask: zeros where the first checkpoint has them, in the weights of another.
+reads half as much. --model-overrides are options that the checkpoint has from then on, so that whoever uses it need not
+know them. apply-mask: zeros where the first checkpoint has them, in the weights of another.
 """
 
 import re
 from pathlib import Path
 
-from _cli import PlainParser, complete, run
+from _cli import PlainParser, complete, overrides, run
 
 import pandas as pd
 import torch
 from fairseq import checkpoint_utils
 
+import fairseq_prune
 from fairseq_prune.checkpoints.half_precision import halved, in_single
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.checkpoints.saving import save
@@ -151,6 +153,8 @@ def write(checkpoint, args):
             raise ValueError(f"{args.out}: not as it was written: {wrong[:3]}")
         if checkpoint["cfg"]["model"].get("w2v_args"):
             checkpoint_utils.load_model_ensemble_and_task([str(written)])
+        elif getattr(args, "model_overrides", None):
+            fairseq_prune.load(written)
     size = args.out.stat().st_size
     dense = sum(weight.numel() * weight.element_size() for weight in expected.values())
     print(f"{args.out}: {size / 1e6:.1f} MB, {size / dense:.1%} of its weights as dense tensors; loaded back")
@@ -158,7 +162,11 @@ def write(checkpoint, args):
 
 def finalize(args):
     checkpoint = finalized(load_checkpoint_file(args.checkpoint), args.checkpoint, args.ema)
-    write(checkpoint, args)
+    config, changes = checkpoint["cfg"], args.model_overrides
+    unknown = sorted(set(changes).difference(config["model"]))
+    if unknown:
+        raise ValueError(f"--model-overrides: {args.checkpoint}: its model has no option {unknown[0]}")
+    write({**checkpoint, "cfg": {**config, "model": {**config["model"], **changes}}}, args)
 
 
 def apply_mask(args):
@@ -196,6 +204,8 @@ def parser():
     command("overlap", compare, ("first", "checkpoint"), ("second", "checkpoint with the same parameters"))
     sub = command("finalize", finalize, ("checkpoint", "checkpoint of fairseq"), writes=True)
     sub.add_argument("--ema", action="store_true", help="the moving average of the weights (--store-ema)")
+    example = "{'silence_stride': 8}"
+    sub.add_argument("--model-overrides", type=overrides, default={}, help=f'options to change: "{example}"')
     texts = ("mask", "checkpoint whose zeros to take"), ("checkpoint", "checkpoint whose weights to take")
     command("apply-mask", apply_mask, *texts, writes=True)
     return main

@@ -257,3 +257,29 @@ def test_a_plan_refuses(forks, folder, tmp_path, words, message):
     status, _, err = forks.run(PLAN, *words, cwd=tmp_path)
     last = err.splitlines()[-1]
     assert status == 2 and last.startswith("error: ") and message in last, err
+
+
+def test_what_is_final_keeps_options_and_numbers_of_16_bits(forks, folder, tmp_path):
+    options = "{'silence_stride': 8, 'token_keep_ratios': '1,0.5', 'token_keep_criterion': 'merge'}"
+    words = ("--language", "en", "--temperature", "0", "--no-speech-threshold", "1", "--no-timestamps")
+
+    def text(*given):
+        status, out, err = forks.run(TRANSCRIBE, *given, files(folder)[0], *words, cwd=tmp_path)
+        assert status == 0, err
+        return out
+
+    def finalize(*given):
+        return forks.run(SPARSITY, "finalize", folder / "whisper.pt", *given, cwd=tmp_path)
+
+    assert finalize("--out", "half.pt", "--float16")[0] == 0
+    assert finalize("--out", "fast.pt", "--float16", "--model-overrides", options)[0] == 0
+    assert (tmp_path / "fast.pt").stat().st_size < 0.7 * (folder / "whisper.pt").stat().st_size
+    expected = text("--checkpoint", "half.pt", "--model-overrides", options)
+    assert text("--checkpoint", "fast.pt") == expected != ""
+    for wrong, message in {
+        "{'silence': 8}": "its model has no option silence",
+        "{'token_keep_ratios': '1,0.5,1'}": "explicit keep ratios: found 3, expected 2, one a layer",
+    }.items():
+        status, _, err = finalize("--out", "wrong.pt", "--model-overrides", wrong)
+        assert status == 2 and message in err and err.count("\n") == 1
+        assert not list(tmp_path.glob("*wrong*"))
