@@ -171,7 +171,8 @@ def _whisper(spec: Spec, sizes: dict[str, Any]) -> Generator:
 
     decoder = model.decoder
     stages = _decoder_stages(decoder, "feed_forward")
-    stages += [Stage("self-attention", layer.self_attn, "keys_values") for layer in decoder.layers]
+    for layer in decoder.layers:
+        stages += [Stage("self-attention", layer.self_attn, part) for part in ("project", "find")]
     return Generator(str(spec), encode, write, stages, _step_bytes(decoder, decoder.output_projection))
 
 

@@ -23,6 +23,7 @@ class WhisperAttention(nn.Module):
         if not head_dim and dim % heads:
             raise ValueError(f"--embed-dim must be a multiple of --attention-heads, found {dim} and {heads}")
         self.num_heads, self.head_dim, self.dropout = heads, head_dim or dim // heads, dropout
+        self.in_proj: Optional[nn.Module] = None  # of `packing`: queries, keys and values in one product
         if not heads:
             self.out_proj = OutputBias(dim)
             return
@@ -42,24 +43,41 @@ class WhisperAttention(nn.Module):
             return KeysValues(nothing, nothing)
         return KeysValues(*(self._split(onednn.linear(part, x)) for part in (self.k_proj, self.v_proj)))
 
+    def queries(self, x: Tensor) -> Tensor:
+        """(batch, positions, dim) -> (batch, positions, heads * head dim)."""
+        return onednn.linear(self.q_proj, x) if self.num_heads else x
+
+    def project(self, x: Tensor) -> tuple[Tensor, KeysValues]:
+        """`queries` and `keys_values` of the same (batch, positions, dim)."""
+        if self.in_proj is None:
+            states = self.keys_values(x)
+            return self.queries(x), states
+        queries, keys, values = self.in_proj(x).chunk(3, dim=-1)
+        return queries, KeysValues(self._split(keys), self._split(values))
+
     def forward(
         self, x: Tensor, memory: KeysValues, mask: Optional[Tensor] = None, causal: bool = False
     ) -> Tensor:
-        """What ``x`` finds in ``memory``.
+        """What ``x`` (rows, queries, dim) finds in ``memory``; arguments as of `find`."""
+        return self.find(self.queries(x), memory, mask, causal)
+
+    def find(
+        self, x: Tensor, memory: KeysValues, mask: Optional[Tensor] = None, causal: bool = False
+    ) -> Tensor:
+        """What queries find in ``memory``.
 
         Args:
-            x: (rows, queries, dim). Rows may be a multiple of the memory's batch: so many successive ones, the
-                beams of a sentence, then look at one entry of it.
+            x: (rows, queries, heads * head dim). Rows may be a multiple of the memory's batch: so many successive
+                ones, the beams of a sentence, then look at one entry of it.
             mask: (batch, 1, 1, positions), True where one may look, or added to the logits; or None.
             causal: query i looks at positions up to i.
 
         Returns:
             (rows, queries, dim).
         """
-        if not self.num_heads:
-            return self.out_proj().expand_as(x)
         rows, queries, _ = x.shape
-        x = onednn.linear(self.q_proj, x)
+        if not self.num_heads:
+            return self.out_proj().expand(rows, queries, -1)
         x = x.reshape(len(memory.keys), -1, x.size(-1))  # the beams of a sentence side by side
         x = F.scaled_dot_product_attention(
             self._split(x), *memory, mask, self.dropout if self.training else 0.0, is_causal=causal
@@ -159,14 +177,14 @@ class WhisperDecoderLayer(WhisperLayer):
             (rows, tokens, dim), and the keys and values of all tokens so far.
         """
         normed = self.self_attn_layer_norm(x) if self.self_attn_layer_norm is not None else x
-        own = self.self_attn.keys_values(normed)
+        queries, own = self.self_attn.project(normed)
         tokens, before = x.size(1), 0 if past is None else past.keys.size(2)
         if past is not None:
             own = past.append(own)
         continued = None
         if before and tokens > 1:  # where torch's causal mask would begin at the first key
             continued = x.new_ones(tokens, before + tokens, dtype=torch.bool).tril(before)
-        x = self.add(x, self.self_attn(normed, own, continued, causal=not before and tokens > 1))
+        x = self.add(x, self.self_attn.find(queries, own, continued, causal=not before and tokens > 1))
         normed = self.encoder_attn_layer_norm(x) if self.encoder_attn_layer_norm is not None else x
         x = self.add(x, self.encoder_attn(normed, memory, mask))
         return self.feed_forward(x), own

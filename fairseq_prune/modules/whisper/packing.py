@@ -9,6 +9,7 @@ from fairseq_prune.modules.previewed_output import OutputPreview, PreviewedOutpu
 
 # read once a clip, over all of its frames; alignment looks at the weights
 LEFT_OUT = ("encoder_attn.k_proj", "encoder_attn.v_proj")
+TOGETHER = ("q_proj", "k_proj", "v_proj")  # of self-attention
 
 
 def prepare_for_generation_(
@@ -16,8 +17,8 @@ def prepare_for_generation_(
 ) -> None:
     """Replace linear layers and the output projection by `packed.packed`, in place, for inference alone.
 
-    The embedding of input tokens stays as it is. So do the projections of the encoder's output, and layers that are not
-    plain any more.
+    Queries, keys and values of self-attention become one product. The embedding of input tokens stays as it is. So do
+    the projections of the encoder's output, and layers that are not plain any more.
 
     Args:
         decoder: a `WhisperDecoder`, on its device and in its type.
@@ -30,6 +31,13 @@ def prepare_for_generation_(
     embedding = decoder.embed_tokens.weight
     if int8:
         require_cpu(embedding.device)
+    for layer in decoder.layers:
+        attention = layer.self_attn
+        parts = [getattr(attention, name, None) for name in TOGETHER]
+        if all(map(is_plain, parts)):
+            attention.in_proj = packed(*parts, int8=int8)
+            for name in TOGETHER:
+                delattr(attention, name)
     for name, layer in list(decoder.layers.named_modules()):
         if is_plain(layer) and not name.endswith(LEFT_OUT):
             parent, _, own = name.rpartition(".")
