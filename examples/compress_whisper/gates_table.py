@@ -4,11 +4,14 @@
     python examples/compress_whisper/gates_table.py --data data --out results.jsonl \\
         --models dense=tiny.en.pt learned=out/learned/checkpoint_last.pt norm=out/norm/checkpoint_last.pt
 
-The first model is the one that the others are compared with. Error rates are made as score.py makes them; a line that
-is there already is not made again. Milliseconds are of one thread, for a clip of 10 s and a text of 30 tokens, the
-medians of --rounds in which the models take turns.
+A model may have options of its checkpoint, as in "half=tiny.en.pt,token_keep_ratios=1;0.5;1;1": lists have semicolons;
+int8=1 gives the decoder weights of 8 bits. The first model is the one that the others are compared with. Error rates
+are made as score.py makes them, in batches of 16, and their seconds with them; a line that is there already is not made
+again. Milliseconds are of one thread, for a clip of 10 s and a text of 30 tokens, the medians of --rounds in which the
+models take turns.
 """
 
+import ast
 import json
 import statistics
 import time
@@ -24,6 +27,24 @@ from fairseq_prune.cuts.base import count_weights
 from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 from fairseq_prune.models.gated_whisper import MACS_MEL_FRAMES, MACS_TOKENS
 from fairseq_prune.modules.whisper.gated import layer_macs, layer_parameters
+
+
+def transcriber_of(described):
+    """A Whisper described as CHECKPOINT[,option=value...], and its checkpoint."""
+    path, *options = described.split(",")
+    pairs = dict(option.partition("=")[::2] for option in options)
+    values = {name: _value(text.replace(";", ",")) for name, text in pairs.items()}
+    int8 = bool(values.pop("int8", 0))
+    overrides = {**TRANSCRIBING["overrides"], **values}
+    return WhisperTranscriber(path, **{**TRANSCRIBING, "overrides": overrides}, int8=int8), path
+
+
+def _value(text):
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+    return text if isinstance(value, tuple) else value
 
 
 def scored(args, models):
@@ -77,6 +98,7 @@ def row(name, line, dense, path, model, times, of_dense):
         "of all": f"{count_weights(load_checkpoint_file(path)['model'])[0] / 1e6:.1f} M",
         "MACs of the layers": f"{float(layer_macs(model, *clip, expected=False)) / 1e9:.2f} G",
         **rates(line, dense),
+        "s in batches": f"{line['seconds']:.1f}",
         "encoder ms": f"{times[0]:.0f}",
         "decoder ms": f"{times[1]:.0f}",
         "times as fast": f"{sum(of_dense) / sum(times):.2f}",
@@ -85,8 +107,9 @@ def row(name, line, dense, path, model, times, of_dense):
 
 def main(args):
     torch.set_num_threads(1)
-    paths = dict(item.partition("=")[::2] for item in args.models)
-    models = {name: WhisperTranscriber(path, **TRANSCRIBING) for name, path in paths.items()}
+    described = dict(item.partition("=")[::2] for item in args.models)
+    built = {name: transcriber_of(text) for name, text in described.items()}
+    models = {name: transcriber for name, (transcriber, _) in built.items()}
     lines, times = scored(args, models), in_turns(models, args.rounds)
     first = next(iter(models))
     rows = [
@@ -94,7 +117,7 @@ def main(args):
             name,
             lines[name],
             lines[first],
-            paths[name],
+            built[name][1],
             transcriber.listener.model,
             times[name],
             times[first],
@@ -107,7 +130,13 @@ def main(args):
 if __name__ == "__main__":
     parser = PlainParser(__doc__)
     add = parser.add_argument
-    add("--models", nargs="+", required=True, metavar="NAME=CHECKPOINT", help="Whispers of this package")
+    add(
+        "--models",
+        nargs="+",
+        required=True,
+        metavar="NAME=CHECKPOINT[,option=value]",
+        help="Whispers of this package",
+    )
     add("--data", type=Path, required=True, help="folder of manifests")
     add(
         "--split", choices=("choose", "report"), default="report", help="what to transcribe (default: report)"

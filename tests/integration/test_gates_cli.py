@@ -219,14 +219,16 @@ def test_the_cut_by_norms_has_as_many_parameters(folder, cut, forks):
 
 def test_error_rates_sizes_and_seconds_are_tabulated(folder, cut, forks):
     words = ("--data", folder, "--split", "choose", "--rounds", 1, "--out", "results.jsonl")
-    models = ("--models", "dense=whisper.pt", "cut=cut.pt")
+    merged = "merged=whisper.pt,int8=1,token_keep_criterion=merge,token_keep_ratios=0.5;1"
+    models = ("--models", "dense=whisper.pt", "cut=cut.pt", merged)
     tables = []
     for _ in range(2):  # the second time from the results that are there
         code, output, errors = forks.run(EXAMPLE / "gates_table.py", *words, *models, cwd=folder)
         assert code == 0, errors
         tables.append([line.split(" | ") for line in output.splitlines() if line.startswith("|")])
-    assert len((folder / "results.jsonl").read_text().splitlines()) == 2
-    *_, dense, small = tables[1]
+    assert len((folder / "results.jsonl").read_text().splitlines()) == 3
+    *_, dense, small, fewer = tables[1]
+    assert fewer[1] == dense[1] and fewer[3] < dense[3]  # parameters and MACs
     assert dense[0] == "| dense" and dense[6] == "+0.00 (+0.00 to +0.00)" and float(dense[-1][:4]) == 1
     assert f"{dense[1]} -> {small[1]}" in cut
     assert [row[:7] for row in tables[0]] == [row[:7] for row in tables[1]]
