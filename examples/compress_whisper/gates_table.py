@@ -11,40 +11,20 @@ again. Milliseconds are of one thread, for a clip of 10 s and a text of 30 token
 models take turns.
 """
 
-import ast
 import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
-from score import MOST, TRANSCRIBING, errors, finished, recordings
+from score import MOST, errors, finished, recordings, transcriber_of
 from tables import rates, table
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.command_line import PlainParser, finish
 from fairseq_prune.cuts.base import count_weights
-from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 from fairseq_prune.models.gated_whisper import MACS_MEL_FRAMES, MACS_TOKENS
 from fairseq_prune.modules.whisper.gated import layer_macs, layer_parameters
-
-
-def transcriber_of(described):
-    """A Whisper described as CHECKPOINT[,option=value...], and its checkpoint."""
-    path, *options = described.split(",")
-    pairs = dict(option.partition("=")[::2] for option in options)
-    values = {name: _value(text.replace(";", ",")) for name, text in pairs.items()}
-    int8 = bool(values.pop("int8", 0))
-    overrides = {**TRANSCRIBING["overrides"], **values}
-    return WhisperTranscriber(path, **{**TRANSCRIBING, "overrides": overrides}, int8=int8), path
-
-
-def _value(text):
-    try:
-        value = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
-    return text if isinstance(value, tuple) else value
 
 
 def scored(args, models):
@@ -108,8 +88,8 @@ def row(name, line, dense, path, model, times, of_dense):
 def main(args):
     torch.set_num_threads(1)
     described = dict(item.partition("=")[::2] for item in args.models)
-    built = {name: transcriber_of(text) for name, text in described.items()}
-    models = {name: transcriber for name, (transcriber, _) in built.items()}
+    parts = {name: text.partition(",") for name, text in described.items()}
+    models = {name: transcriber_of(path, options) for name, (path, _, options) in parts.items()}
     lines, times = scored(args, models), in_turns(models, args.rounds)
     first = next(iter(models))
     rows = [
@@ -117,7 +97,7 @@ def main(args):
             name,
             lines[name],
             lines[first],
-            built[name][1],
+            parts[name][0],
             transcriber.listener.model,
             times[name],
             times[first],

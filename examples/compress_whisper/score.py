@@ -7,6 +7,7 @@
 The data are those of split.py. A line that is there already, of the same way, split and seed, is not made again.
 """
 
+import ast
 import json
 import time
 from collections import Counter
@@ -37,6 +38,28 @@ TRANSCRIBING = dict(
     max_tokens=150,
 )
 MOST = 6  # utterances of a speaker, which all have
+
+
+def transcriber_of(path, options="", int8=False):
+    """A Whisper that transcribes as all rows do.
+
+    Args:
+        options: of its checkpoint, to change: "silence_stride=32,token_keep_ratios=1;0.5;1;1", lists with semicolons.
+            int8=1 gives the decoder weights of 8 bits.
+    """
+    pairs = dict(option.partition("=")[::2] for option in options.split(",") if option)
+    values = {name: _value(text.replace(";", ",")) for name, text in pairs.items()}
+    int8 = bool(values.pop("int8", int8))
+    overrides = {**TRANSCRIBING["overrides"], **values}
+    return WhisperTranscriber(path, **{**TRANSCRIBING, "overrides": overrides}, int8=int8)
+
+
+def _value(text):
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+    return text if isinstance(value, tuple) else value
 
 
 def recordings(data, split, most=None):
@@ -102,7 +125,7 @@ def main(args):
     if any(all(line[key] == found[key] for key in keys) for line in finished(args.out)):
         return
     weights = counted_weights(args.checkpoint)
-    transcriber = WhisperTranscriber(args.checkpoint, int8=args.int8, **TRANSCRIBING)
+    transcriber = transcriber_of(args.checkpoint, args.options, args.int8)
     counted = errors(transcriber, *recordings(args.data, args.split, args.most_of_a_speaker))
     append(args.out, {**found, "sparsity": weights["pruned"], **weights, **counted})
 
@@ -120,6 +143,12 @@ if __name__ == "__main__":
         type=int,
         default=MOST,
         help=f"utterances of each, the first ones (default: {MOST})",
+    )
+    add(
+        "--options",
+        default="",
+        metavar="NAME=VALUE,...",
+        help="of the checkpoint, to change; lists have semicolons",
     )
     add("--int8", action="store_true", help="the decoder's weights in 8 bits")
     add("--out", type=Path, required=True, help="file of results, to which a line is added")
