@@ -1,6 +1,7 @@
 """Linear layers of a decoder that writes token by token: a step of few rows reads all weights, and does little else."""
 
 from collections.abc import Sequence
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +9,10 @@ from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
 from fairseq_prune.compat import HAS_HALF_PRODUCTS
 from fairseq_prune.modules import onednn
+from fairseq_prune.modules.kernels import instructions
 
-# of more rows, a product with many outputs takes longer than in parts
-ROWS_AT_ONCE = 32
+# with AVX-512, a product of more rows with as many outputs, those of a vocabulary, is faster from 32 bits than from 16
+FEW_ROWS, MANY_OUTPUTS = 32, 8192
 
 
 class _Packed(nn.Module):
@@ -61,14 +63,22 @@ class HalfLinear(_Packed):
         super().__init__(layer, 2 * layer.weight.numel())
         bias = None if layer.bias is None else layer.bias.detach()
         self.packed = torch.ops.quantized.linear_prepack_fp16(layer.weight.detach(), bias)
+        many = (
+            layer.out_features >= MANY_OUTPUTS and onednn.packs(layer.weight) and instructions() == "AVX512"
+        )
+        # no second copy: a vocabulary's weights are those of its embedding
+        self.of_many_rows: Optional[nn.Module] = layer if many else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         rows = x.reshape(-1, self.in_features)
-        parts = [
-            torch.ops.quantized.linear_dynamic_fp16(part, self.packed) for part in rows.split(ROWS_AT_ONCE)
-        ]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).view(*x.shape[:-1], self.out_features)
+        if len(rows) <= FEW_ROWS or self.of_many_rows is None:
+            found = torch.ops.quantized.linear_dynamic_fp16(rows, self.packed)
+        else:
+            if not isinstance(self.of_many_rows, PackedLinear):  # packed where it is needed
+                self.of_many_rows = PackedLinear(self.of_many_rows)
+            found = self.of_many_rows(rows)
+        return found.view(*x.shape[:-1], self.out_features)
 
 
 def is_held_in_half(weight: Tensor) -> bool:

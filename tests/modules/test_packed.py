@@ -6,7 +6,14 @@ from torch import nn
 
 from fairseq_prune.compat import HAS_HALF_PRODUCTS, HAS_ONEDNN_PRODUCTS
 from fairseq_prune.modules import onednn
-from fairseq_prune.modules.packed import HalfLinear, PackedLinear, is_held_in_half, packed, side_by_side
+from fairseq_prune.modules.packed import (
+    MANY_OUTPUTS,
+    HalfLinear,
+    PackedLinear,
+    is_held_in_half,
+    packed,
+    side_by_side,
+)
 
 halves = pytest.mark.skipif(not HAS_HALF_PRODUCTS, reason="this processor has no products by 16 bits")
 
@@ -42,6 +49,22 @@ def test_a_weight_that_16_bits_hold_is_kept_in_them(rows, bias, size):
     fast = packed(in_half(layer))
     assert isinstance(fast, HalfLinear)
     torch.testing.assert_close(fast(x), layer(x), rtol=1e-5, atol=1e-5 * size)
+
+
+@halves
+@pytest.mark.parametrize("rows", [1, 32, 33])
+@torch.inference_mode()
+def test_a_vocabulary_of_16_bits_takes_32_for_many_rows_where_that_is_faster(rows, monkeypatch):
+    torch.manual_seed(0)
+    layer, x = in_half(nn.Linear(24, MANY_OUTPUTS, bias=False)), torch.randn(rows, 24)
+    for processor in ("AVX2", "AVX512"):
+        monkeypatch.setattr(
+            "fairseq_prune.modules.packed.instructions", lambda processor=processor: processor
+        )
+        fast = packed(layer)
+        torch.testing.assert_close(fast(x), layer(x), rtol=1e-5, atol=1e-5)
+        from_single = HAS_ONEDNN_PRODUCTS and processor == "AVX512" and rows > 32
+        assert isinstance(fast.of_many_rows, PackedLinear) is from_single
 
 
 @pytest.mark.parametrize("number", [0.1, 1e-9, 70_000.0, float("nan")])
