@@ -5,11 +5,14 @@ import torch
 from fairseq.modules import MultiheadAttention
 from test_deltalm_modules import DIM, FRAMES, HEADS, decoder, memory, tokens
 
+from fairseq_prune.benchmarks.converting import round_weights_
+from fairseq_prune.compat import HAS_HALF_PRODUCTS
 from fairseq_prune.modules.deltalm.generation import (
     GenerationCrossAttention,
     GenerationSelfAttention,
     prepare_for_generation_,
 )
+from fairseq_prune.modules.packed import HalfLinear
 
 
 def attentions(own):
@@ -87,12 +90,16 @@ def test_weights_averaged_over_heads_of_a_whole_text():
     assert ours(x, frames, frames, need_weights=False)[1] is None
 
 
+@pytest.mark.parametrize("digits", ["float32", "float16"])
 @pytest.mark.parametrize("normalize_before", [False, True])
 @torch.inference_mode()
-def test_a_decoder_made_ready_gives_the_same_logits(normalize_before):
+def test_a_decoder_made_ready_gives_the_same_logits(normalize_before, digits):
     plain = decoder(normalize_before=normalize_before)
+    if digits == "float16":
+        round_weights_(plain)
     expected = plain(tokens(), memory())[0]
     prepare_for_generation_(plain)
+    assert isinstance(plain.layers[0].fc1, HalfLinear) is (digits == "float16" and HAS_HALF_PRODUCTS)
     near(plain(tokens(), memory())[0], expected)
     state = {}
     steps = [plain(tokens()[:, : end + 1], memory(), state)[0][:, -1] for end in range(tokens().size(1))]

@@ -1,10 +1,11 @@
 """A decoder made ready for generation, against the one of plain layers."""
 
+import pytest
 import torch
 from small_whisper import clips, huggingface_whisper, our_names, small_whisper
 
-from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS
-from fairseq_prune.modules.packed import PackedLinear
+from fairseq_prune.compat import HAS_HALF_PRODUCTS, HAS_ONEDNN_PRODUCTS
+from fairseq_prune.modules.packed import HalfLinear, PackedLinear
 from fairseq_prune.modules.whisper.packing import prepare_for_generation_
 
 TOKENS = torch.tensor([[5, 9, 7, 3]])
@@ -15,12 +16,18 @@ def outputs(model):
         return model.decoder(TOKENS, model.encoder(*clips(60)))[0]
 
 
-def test_packed_logits_are_those_of_plain_layers():
+@pytest.mark.parametrize("digits", ["float32", "float16"])
+def test_packed_logits_are_those_of_plain_layers(digits):
     weights = our_names(huggingface_whisper())
+    if digits == "float16":
+        weights = {name: weight.half().float() for name, weight in weights.items()}
     expected = outputs(small_whisper(weights))
     model = small_whisper(weights)
     model.make_generation_fast_()
-    assert isinstance(model.decoder.layers[0].fc1, PackedLinear) is HAS_ONEDNN_PRODUCTS
+    in_half = digits == "float16" and HAS_HALF_PRODUCTS
+    for layer in (model.decoder.layers[0].fc1, model.decoder.layers[0].self_attn.in_proj):
+        assert isinstance(layer, HalfLinear) is in_half
+        assert isinstance(layer, PackedLinear) is (HAS_ONEDNN_PRODUCTS and not in_half)
     torch.testing.assert_close(outputs(model), expected, rtol=1e-4, atol=1e-5)
 
 
