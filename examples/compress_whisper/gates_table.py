@@ -119,7 +119,10 @@ if __name__ == "__main__":
     )
     add("--data", type=Path, required=True, help="folder of manifests")
     add(
-        "--split", choices=("choose", "report"), default="report", help="what to transcribe (default: report)"
+        "--split",
+        choices=("choose", "report", "train"),
+        default="report",
+        help="what to transcribe (default: report)",
     )
     add("--most-of-a-speaker", type=int, default=MOST, help=f"utterances of each (default: {MOST})")
     add("--rounds", type=int, default=15, help="of the timing (default: 15)")
