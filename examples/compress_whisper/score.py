@@ -20,7 +20,6 @@ from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.checkpoints.sparse import STATE
 from fairseq_prune.command_line import PlainParser, finish
 from fairseq_prune.cuts.sparser_weights import component_weights
-from fairseq_prune.data.log_mel import MAX_SAMPLES
 from fairseq_prune.data.manifest import read_manifest
 from fairseq_prune.evaluation.error_rates import word_error_rate
 from fairseq_prune.evaluation.normalizers import text_normalizer
@@ -64,11 +63,9 @@ def _value(text):
 
 
 def recordings(data, split, most=None):
-    """Utterances of a split of at most 30 s, the first ``most`` of each speaker, and their audio."""
+    """Utterances of a split, the first ``most`` of each speaker, and their audio."""
     rows, heard = [], Counter()
     for row in read_manifest(data / f"{split}.tsv"):
-        if row.n_frames > MAX_SAMPLES:
-            continue
         heard[row.speaker] += 1
         if most is None or heard[row.speaker] <= most:
             rows.append(row)
