@@ -1,11 +1,13 @@
-"""Outputs that appear under their final name only when they are complete."""
+"""Outputs that appear under their final name only when they are complete, and files of results that grow."""
 
 import contextlib
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 UNFINISHED = re.compile(r"\.[^/]*-unfinished-[^/]*/")  # where outputs are until they are complete
 
@@ -37,3 +39,18 @@ def complete_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     with complete(out, overwrite) as folder:
         folder.mkdir()
         yield folder
+
+
+def results_of(path: Path) -> list[Any]:
+    """What the lines of a file say, each in JSON, to which runs add theirs; none if there is no file.
+
+    What a run that was killed has left of its last line is cut off, in place: whole lines are never written again, so
+    that neither a kill nor another run loses them.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        os.truncate(path, end)
+    return [json.loads(line) for line in content[:end].split(b"\n") if line]

@@ -17,19 +17,20 @@ import time
 from pathlib import Path
 
 import torch
-from score import MOST, errors, finished, recordings, transcriber_of
+from score import MOST, errors, recordings, transcriber_of
 from tables import rates, table
 
 from fairseq_prune.checkpoints.loading import load_checkpoint_file
 from fairseq_prune.command_line import PlainParser, finish
 from fairseq_prune.cuts.base import count_weights
+from fairseq_prune.files import results_of
 from fairseq_prune.models.gated_whisper import MACS_MEL_FRAMES, MACS_TOKENS
 from fairseq_prune.modules.whisper.gated import layer_macs, layer_parameters
 
 
 def scored(args, models):
     """A line of results of each model, in which its own errors are."""
-    lines = {line["model"]: line for line in finished(args.out)}
+    lines = {line["model"]: line for line in results_of(args.out)}
     rows, audio = recordings(args.data, args.split, args.most_of_a_speaker)
     for name, transcriber in models.items():
         if name not in lines:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from score import MOST, TRANSCRIBING, append, errors, finished, recordings
+from score import MOST, TRANSCRIBING, append, errors, recordings
 from ways import STAGES, Plans
 
 from fairseq_prune.benchmarks.weight_calibration import (
@@ -37,6 +37,7 @@ from fairseq_prune.command_line import PlainParser, finish
 from fairseq_prune.cuts.narrower_layers import with_narrower_layers
 from fairseq_prune.cuts.sparser_weights import component_weights
 from fairseq_prune.data.log_mel import HOP
+from fairseq_prune.files import results_of
 from fairseq_prune.inference.whisper.loading import WhisperPipeline
 from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 from fairseq_prune.pruning.components import component_masks
@@ -130,7 +131,7 @@ class Grid:
 
 def main(args):
     torch.set_num_threads(1)
-    grid, lines = Grid(args), finished(args.out)
+    grid, lines = Grid(args), results_of(args.out)
     for line in lines:
         found, expected = len(line["errors"]), len(grid.recordings(line["split"])[0])
         if found != expected:

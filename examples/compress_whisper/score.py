@@ -23,6 +23,7 @@ from fairseq_prune.cuts.sparser_weights import component_weights
 from fairseq_prune.data.manifest import read_manifest
 from fairseq_prune.evaluation.error_rates import word_error_rate
 from fairseq_prune.evaluation.normalizers import text_normalizer
+from fairseq_prune.files import results_of
 from fairseq_prune.inference.whisper.recordings import FileRecording
 from fairseq_prune.inference.whisper.transcriber import WhisperTranscriber
 
@@ -88,15 +89,6 @@ def errors(transcriber, rows, audio):
     }
 
 
-def finished(path):
-    """The lines of a file, as a stopped grid may have left it: what is not a whole line is cut off."""
-    if not path.exists():
-        return []
-    whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    path.write_bytes(b"".join(whole))
-    return [json.loads(line) for line in whole]
-
-
 def append(path, line):
     """Add a line of results, and print it in short."""
     with path.open("a", encoding="utf-8") as file:
@@ -122,7 +114,7 @@ def main(args):
     torch.set_num_threads(1)
     found = way(args.split, args.way, "", 0.0, args.seed)
     keys = ("split", "score", "seed")
-    if any(all(line[key] == found[key] for key in keys) for line in finished(args.out)):
+    if any(all(line[key] == found[key] for key in keys) for line in results_of(args.out)):
         return
     weights = counted_weights(args.checkpoint)
     transcriber = transcriber_of(args.checkpoint, args.options, args.int8)

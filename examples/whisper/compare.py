@@ -26,6 +26,7 @@ from tqdm import tqdm
 from fairseq_prune.data.audio import SAMPLE_RATE, read_audio
 from fairseq_prune.data.log_mel import MAX_SAMPLES
 from fairseq_prune.data.manifest import read_manifest
+from fairseq_prune.files import results_of
 
 
 def half_of(utterances, half):
@@ -35,16 +36,6 @@ def half_of(utterances, half):
     speakers = sorted({utterance.speaker for utterance in utterances}, key=lambda name: (len(name), name))
     chosen = set(speakers[0 if half == "tune" else 1 :: 2])
     return [utterance for utterance in utterances if utterance.speaker in chosen]
-
-
-def finished(path):
-    """(utterance, engine) of the lines that a stopped run has written whole."""
-    if not path.exists():
-        return set()
-    whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    path.write_bytes(b"".join(whole))
-    rows = [json.loads(line) for line in whole]
-    return {(row["id"], row["engine"]) for row in rows}
 
 
 def main(args):
@@ -66,7 +57,7 @@ def main(args):
     engines = {name: build(entry.partition("=")[2], settings) for name, entry in zip(names, args.engine)}
     args.out.mkdir(parents=True, exist_ok=True)
     lines = args.out / "results.jsonl"
-    done = finished(lines)
+    done = {(row["id"], row["engine"]) for row in results_of(lines)}
     warm = np.zeros(SAMPLE_RATE, dtype=np.float32)
     for engine in engines.values():  # what is done once is nobody's time
         engine.run(warm)
