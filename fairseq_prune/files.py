@@ -42,10 +42,10 @@ def complete_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def results_of(path: Path) -> list[Any]:
-    """What the lines of a file say, each in JSON, to which runs add theirs; none if there is no file.
+    """The content of a file of JSON lines, to which runs add lines; nothing if there is no file.
 
-    What a run that was killed has left of its last line is cut off, in place: whole lines are never written again, so
-    that neither a kill nor another run loses them.
+    A run that was killed may have left a part of its last line, which is cut off in place. Whole lines are never
+    written again, so that neither a kill nor another run loses them.
     """
     if not path.exists():
         return []

@@ -153,7 +153,7 @@ def write(checkpoint, args):
             raise ValueError(f"{args.out}: not as it was written: {wrong[:3]}")
         if checkpoint["cfg"]["model"].get("w2v_args"):
             checkpoint_utils.load_model_ensemble_and_task([str(written)])
-        elif getattr(args, "model_overrides", None):
+        elif args.model_overrides:
             fairseq_prune.load(written)
     size = args.out.stat().st_size
     dense = sum(weight.numel() * weight.element_size() for weight in expected.values())
@@ -185,7 +185,7 @@ def parser():
 
     def command(name, function, *positional, writes=False):
         sub = commands.add_parser(name)
-        sub.set_defaults(function=function)
+        sub.set_defaults(function=function, model_overrides={})
         for argument, text in positional:
             sub.add_argument(argument, type=Path, help=text)
         if writes:
@@ -205,7 +205,7 @@ def parser():
     sub = command("finalize", finalize, ("checkpoint", "checkpoint of fairseq"), writes=True)
     sub.add_argument("--ema", action="store_true", help="the moving average of the weights (--store-ema)")
     example = "{'silence_stride': 8}"
-    sub.add_argument("--model-overrides", type=overrides, default={}, help=f'options to change: "{example}"')
+    sub.add_argument("--model-overrides", type=overrides, help=f'options to change: "{example}"')
     texts = ("mask", "checkpoint whose zeros to take"), ("checkpoint", "checkpoint whose weights to take")
     command("apply-mask", apply_mask, *texts, writes=True)
     return main

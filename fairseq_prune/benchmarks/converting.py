@@ -38,7 +38,7 @@ def layer_bytes(module: nn.Module) -> int:
 
 
 def round_weights_(module: nn.Module) -> None:
-    """Of all matrices, to numbers that 16 bits hold; they stay in their type."""
+    """Round all matrices to numbers that 16 bits hold, in place; their type stays."""
     for parameter in module.parameters():
         if parameter.dim() > 1:
             parameter.data.copy_(parameter.data.half())

@@ -11,7 +11,7 @@ from fairseq_prune.compat import HAS_HALF_PRODUCTS
 from fairseq_prune.modules import onednn
 from fairseq_prune.modules.kernels import instructions
 
-# with AVX-512, a product of more rows with as many outputs, those of a vocabulary, is faster from 32 bits than from 16
+# with AVX-512, more rows than these times a vocabulary's weights are faster where the weights have 32 bits
 FEW_ROWS, MANY_OUTPUTS = 32, 8192
 
 
