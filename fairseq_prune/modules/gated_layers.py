@@ -24,8 +24,10 @@ class GatedLinear(nn.Linear):
         """(..., inputs) -> (..., outputs)."""
         if self.mask is None:
             return super().forward(x)
-        # gates on the weights, not on the frames: fewer products, and no second copy of the frames
-        return onednn.affine(x, self.weight * self.mask.to(self.weight.dtype), self.bias)
+        mask = self.mask.to(self.weight.dtype)
+        if x.numel() < self.weight.numel():  # the gates go where they are fewer multiplications
+            return onednn.affine(x * mask, self.weight, self.bias)
+        return onednn.affine(x, self.weight * mask, self.bias)
 
 
 class GatedConv1d(nn.Conv1d):
@@ -45,10 +47,13 @@ class GatedConv1d(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, time) -> (batch, outputs, time)."""
-        if self.mask is None:
-            return super().forward(x)
-        weight = self.weight * self.mask.to(self.weight.dtype).unsqueeze(1)
-        return F.conv1d(x, weight, self.bias, self.stride)
+        return F.conv1d(x, self.gated_weight(), self.bias, self.stride)
+
+    def gated_weight(self) -> Tensor:
+        """(outputs, inputs, kernel), with which the convolution reads what it reads of open gates."""
+        return (
+            self.weight if self.mask is None else self.weight * self.mask.to(self.weight.dtype).unsqueeze(1)
+        )
 
 
 class OpenChannelNorm(nn.LayerNorm):

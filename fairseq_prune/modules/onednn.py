@@ -3,8 +3,8 @@
 torch's own float32 `linear` is MKL's, which on some processors takes twice oneDNN's time and on others less; and
 `conv1d` keeps channels apart in memory, where products want them side by side. `Kernels` says which of them is
 used; `modules.kernels` finds out which is fastest. Nothing is cached, so that weights may change at any time.
-In training `linear` and `affine` alone use oneDNN, for all three products of a layer, whatever was measured. On other
-devices and on the legacy stack the functions here call torch's.
+In training linear layers and convolutions and their gradients are oneDNN's (`modules.products`), whatever was measured;
+attention is torch's. On other devices and on the legacy stack the functions here call torch's.
 """
 
 import os
@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from fairseq.modules import gelu
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS, cpu_autocast_is_on, is_traced, onednn_has_bfloat16
+from fairseq_prune.modules import products
 from fairseq_prune.pruning.attention import scored_attention
 
 # rows of one head's softmax that are held at once: memory grows linearly with the frames
@@ -82,7 +82,7 @@ def applies_to(x: Tensor) -> bool:
 
 
 def trains(x: Tensor) -> bool:
-    """Whether `affine` of ``x`` uses oneDNN where gradients are wanted: on the CPU, in float32."""
+    """Whether ``x`` is computed by oneDNN where gradients are wanted: on the CPU, in float32."""
     return x.dtype == torch.float32 and torch.is_grad_enabled() and x.dim() > 1 and _is_possible(x)
 
 
@@ -97,22 +97,19 @@ def is_chosen_for(x: Tensor) -> bool:
 
 
 def packs(weight: Tensor) -> bool:
-    """Whether `by_onednn` is to be used for a weight in its own layout (`modules.packed`)."""
+    """Whether `products.product` is to be used for a weight in its own layout (`modules.packed`)."""
     return applies_to(weight) and _kernels.products == "onednn"
 
 
 def convolves(x: Tensor) -> bool:
     """Whether `convolution` is to be used for ``x``."""
-    return applies_to(x) and _kernels.convolutions == "onednn"
+    return trains(x) or (applies_to(x) and _kernels.convolutions == "onednn")
 
 
 def linear(layer: nn.Module, x: Tensor, activation: Optional[Callable[[Tensor], Tensor]] = None) -> Tensor:
     """``activation(layer(x))``; a layer that is no plain `nn.Linear`, or has hooks, is called as it is."""
     plain = type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
-    if plain and trains(x):
-        x = affine(x, layer.weight, layer.bias)
-        return x if activation is None else activation(x)
-    if not (plain and applies_to(x) and layer.weight.dtype == x.dtype):
+    if not (plain and (applies_to(x) or trains(x)) and layer.weight.dtype == x.dtype):
         x = layer(x)
         return x if activation is None else activation(x)
     fused = activation in (gelu, F.gelu)
@@ -123,42 +120,16 @@ def linear(layer: nn.Module, x: Tensor, activation: Optional[Callable[[Tensor], 
 def affine(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     """`F.linear` of (..., inputs) and (outputs, inputs), with oneDNN's products also where gradients are wanted."""
     if trains(x) and weight.dtype == x.dtype:
-        return _Affine.apply(x, weight, bias)
+        return products.Product.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
-class _Affine(torch.autograd.Function):
-    """The three products of a linear map and its gradients. oneDNN takes transposed matrices as they lie."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return by_onednn(x, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Optional[Tensor], ...]:
-        x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        rows = gradient.reshape(-1, gradient.shape[-1])
-        return (
-            by_onednn(gradient, weight.t()) if of_x else None,
-            by_onednn(rows.t(), x.reshape(-1, x.shape[-1]).t()) if of_weight else None,
-            rows.sum(0) if of_bias else None,
-        )
-
-
-def by_onednn(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu: bool = False) -> Tensor:
-    """oneDNN's own `product`, whatever is chosen."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_post_operation(with_gelu))
-
-
 def product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu: bool = False) -> Tensor:
-    """`F.linear` of (..., inputs) and (outputs, inputs) where `applies_to`, and GELU after it."""
-    if _kernels.products == "torch":
-        x = F.linear(x, weight, bias)
+    """`F.linear` of (..., inputs) and (outputs, inputs) where `applies_to` or `trains`, and GELU after it."""
+    if torch.is_grad_enabled() or _kernels.products == "torch":
+        x = affine(x, weight, bias)
         return F.gelu(x) if with_gelu else x
-    return by_onednn(x, weight, bias, with_gelu)
+    return products.product(x, weight, bias, with_gelu)
 
 
 def convolution(
@@ -175,15 +146,10 @@ def convolution(
     Returns:
         (batch, time, channels).
     """
-    x = x.transpose(1, 2).unsqueeze(2)  # (batch, channels, 1, time), channels side by side in memory
-    weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-    sizes = [0, padding], [1, stride], [1, 1], groups
-    x = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *sizes, *_post_operation(with_gelu))
-    return x.squeeze(2).transpose(1, 2)
-
-
-def _post_operation(with_gelu: bool) -> tuple[str, list, str]:
-    return ("gelu", [], "none") if with_gelu else ("none", [], "")  # "none": not approximated
+    if not torch.is_grad_enabled():
+        return products.convolution(x, weight, bias, stride, padding, groups, with_gelu)
+    x = products.Convolution.apply(x, weight, bias, stride, padding, groups)
+    return F.gelu(x) if with_gelu else x
 
 
 def channels_last_(module: nn.Module) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
 from fairseq_prune.compat import HAS_HALF_PRODUCTS
-from fairseq_prune.modules import onednn
+from fairseq_prune.modules import onednn, products
 from fairseq_prune.modules.kernels import instructions
 
 # with AVX-512, more rows than these times a vocabulary's weights are faster where the weights have 32 bits
@@ -49,7 +49,7 @@ class PackedLinear(_Packed):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        return onednn.by_onednn(x, self.packed, self.bias)
+        return products.product(x, self.packed, self.bias)
 
 
 class HalfLinear(_Packed):

@@ -1,12 +1,21 @@
 """The encoder on oneDNN's products (inference on the CPU) against the same encoder on torch's own functions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hubert_models import FORMS, SAMPLES, in_a_batch, make_hubert, reference_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS
 from fairseq_prune.modules import onednn
+from fairseq_prune.modules.gated_layers import GatedConv1d, GatedLinear
+from fairseq_prune.modules.hubert import extractor
+from fairseq_prune.modules.hubert.encoder import TokenPrunedHubert
+from fairseq_prune.modules.hubert.gated import GatedHubert
 from fairseq_prune.modules.onednn import Kernels
 from fairseq_prune.pruning.attention import attention_and_received
 from fairseq_prune.pruning.criteria import CRITERIA
@@ -59,6 +68,17 @@ def test_without_pruning_it_equals_fairseq(form, kernels):
     with torch.inference_mode(), onednn.using(kernels):
         expected, _ = reference_of(hubert, form).extract_features(waveform)
         torch.testing.assert_close(hubert(waveform, [SAMPLES] * 2).x, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_factors_of_channels_as_published_dphubert_has_them_are_computed_as_fast():
+    hubert = make_hubert()
+    scaled = TokenPrunedHubert(hubert.cfg, shapes=replace(hubert.shapes, channel_scale=True)).eval()
+    scaled.feature_extractor.conv_layers[-1].scale.weight.data.uniform_(0.5, 2)
+    assert extractor.is_plain(scaled.feature_extractor.conv_layers)
+    fast, slow = both(scaled, *in_a_batch(torch.randn(SAMPLES)))
+    torch.testing.assert_close(
+        fast.x[1, : fast.lengths[1]], slow.x[1, : slow.lengths[1]], rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("pad_invariant", [True, False])
@@ -189,6 +209,76 @@ def test_what_is_frozen_gets_no_gradient():
     layer.requires_grad_(True)
     onednn.linear(layer, x.detach()).sum().backward()
     assert layer.bias.grad.tolist() == [3.0] * 7
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([(1, 1), (3, 1), (3, 2), (2, 2), (10, 5), (5, 3), (40, 1), (64, 1), (2, 3)]),
+    st.integers(0, 20),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 3),
+    st.integers(0, 30),
+    st.booleans(),
+)
+def test_in_training_a_convolution_has_torchs_output_and_gradients(sizes, padding, groups, batch, more, bias):
+    (kernel, stride), steps = sizes, sizes[0] + more
+    generator = torch.Generator().manual_seed(more)
+    x = torch.randn(batch, steps, 8, generator=generator)
+    weight = torch.randn(12, 8 // groups, kernel, generator=generator)
+    offset = torch.randn(12, generator=generator) if bias else None
+    found = []
+    for convolve in (
+        lambda x, *parameters: onednn.convolution(x, *parameters, stride, padding, groups, with_gelu=True),
+        lambda x, *parameters: F.gelu(
+            F.conv1d(x.transpose(1, 2), *parameters, stride, padding, 1, groups)
+        ).transpose(1, 2),
+    ):
+        leaves = [None if t is None else t.clone().requires_grad_() for t in (x, weight, offset)]
+        assert onednn.convolves(leaves[0])
+        out = convolve(*leaves)
+        out.square().sum().backward()
+        found.append([out, *(leaf.grad for leaf in leaves if leaf is not None)])
+    for ours, theirs in zip(*found):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm() + 1e-6
+
+
+@pytest.mark.parametrize("rows", [2, 50])  # fewer numbers than the weight has, and more
+def test_gates_of_inputs_have_the_same_output_and_gradients_on_frames_and_on_weights(rows):
+    torch.manual_seed(0)
+    layer = GatedLinear(nn.Linear(6, 5))
+    x, layer.mask = torch.randn(rows, 6, requires_grad=True), torch.rand(6, requires_grad=True)
+    leaves = [x, layer.mask, layer.weight, layer.bias]
+    ours, theirs = layer(x), F.linear(x * layer.mask, layer.weight, layer.bias)
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(out.square().sum(), leaves) for out in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_gates_are_trained_with_the_gradients_of_torchs_own_functions(form, recomputed):
+    hubert = make_hubert(form, ratios=[1.0] * 4)
+    torch.manual_seed(0)
+    gated = GatedHubert(hubert.cfg, normalize=form == "large").train()
+    gated.checkpoint_activations = recomputed
+    gated.load_state_dict({**gated.state_dict(), **hubert.state_dict()})
+    assert isinstance(gated.feature_extractor.conv_layers[1][0], GatedConv1d)
+    batch, found = in_a_batch(torch.randn(SAMPLES)), []
+    for kernels in (KERNELS["usual"], None):
+        gated.zero_grad()
+        torch.manual_seed(0)
+        with onednn.using(kernels):
+            states, padding = gated.layer_outputs(*batch)
+            loss = (
+                sum(state[~padding].square().mean() for state in states) + gated.expected_parameters() / 1e6
+            )
+            loss.backward()
+        found.append((loss, {name: p.grad for name, p in gated.named_parameters() if p.grad is not None}))
+    torch.testing.assert_close(*(loss for loss, _ in found))
+    (_, ours), (_, theirs) = found
+    assert ours.keys() == theirs.keys() and any(name.startswith("gates.conv_channels") for name in ours)
+    for name, gradient in theirs.items():
+        assert (ours[name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-7, name
 
 
 @pytest.mark.parametrize("form", FORMS)

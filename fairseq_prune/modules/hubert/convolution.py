@@ -77,7 +77,7 @@ def extract_conv_features(
         conv_layers: of fairseq's extractor.
         waveform: (batch, samples).
         lengths: valid samples of each utterance; None includes the padding, as fairseq does.
-        runner: of each block: `recomputing.run` or `recomputing.recompute`.
+        runner: of each block, or stretch: `recomputing.run` or `recomputing.recompute`.
 
     Returns:
         (batch, channels, frames).
@@ -89,7 +89,7 @@ def extract_conv_features(
         sizes = [(block[0].kernel_size[0], block[0].stride[0]) for block in conv_layers]
         lengths = lengths or [waveform.shape[1]] * len(waveform)
         frames = [conv_output_length(n, sizes) for n in lengths]
-        return extractor.extract(conv_layers, waveform, lengths, frames).transpose(1, 2)
+        return extractor.extract(conv_layers, waveform, lengths, frames, runner).transpose(1, 2)
     x = waveform.unsqueeze(1)
     for block in conv_layers:
         if lengths is not None:  # of the first module, the convolution
