@@ -14,9 +14,12 @@ kernels=torch or onednn (default: what `fairseq-prune kernels` says), vocabulary
 hubert_deltalm), label=name. The models of transformers drop frames, too, by `fairseq_prune.adapters`.
 
 With --train entries are kinds of training: st (speech translation; keep= and start= prune), st_fairseq (with fairseq's
-own HuBERT), dphubert, plain_dphubert (as published), ctc, parp. A step is a forward pass, a backward pass and Adam.
+own HuBERT), plain_dphubert (as published), dphubert, dphubert_second (the second stage, without gates), ctc, parp, slu
+(PruneSLU: half of the layers of whisper-tiny.en learn from all, on 30 s), slu_transformers (the same by transformers).
+A step is a forward pass, a backward pass and Adam. "reading" are the seconds in which one process reads such a batch
+from FLAC files, augments and collates it, as for speech translation; "share" is that of reading in both together.
 
-    python scripts/benchmark.py st_fairseq st st,keep=0.8 plain_dphubert dphubert --train --seconds 5 --batch-sizes 2
+    python scripts/benchmark.py st_fairseq st st,keep=0.8 plain_dphubert dphubert --train --seconds 5 --batch-sizes 4
 
 With --generate entries are decoders that write 20 tokens of encoded sentences: hubert_deltalm, whisper_tiny,
 whisper_base, transformers_mbart, ctranslate2_mbart (of DeltaLM's size), each step by stage.
@@ -24,7 +27,7 @@ whisper_base, transformers_mbart, ctranslate2_mbart (of DeltaLM's size), each st
     python scripts/benchmark.py hubert_deltalm,vocabulary=12000 transformers_mbart,vocabulary=12000 --generate
 
 With --report all tables of docs/speed.md are written to one file: on one thread, with the machine's instructions and
-with AVX2 alone. It takes about 40 minutes. Each table is kept in speed.md.parts/ as soon as it is made, and
+with AVX2 alone. It takes about an hour. Each table is kept in speed.md.parts/ as soon as it is made, and
 the same command goes on where it was stopped.
 
     python scripts/benchmark.py --report speed.md
@@ -42,11 +45,12 @@ from tqdm import tqdm
 from fairseq_prune.benchmarks.entries import build_entry
 from fairseq_prune.benchmarks.generation import Task, copy_bandwidth, generation_table, measure_generation
 from fairseq_prune.benchmarks.measure import Setting, measure, peak_memory
+from fairseq_prune.benchmarks.reading_speed import reading_seconds
 from fairseq_prune.benchmarks.report import write_report
 from fairseq_prune.benchmarks.specs import TINY, Spec
 from fairseq_prune.benchmarks.speed_report import SECTIONS, TINY_SECTIONS, report
 from fairseq_prune.benchmarks.training import measure_steps, training_memory, training_table
-from fairseq_prune.benchmarks.training_kinds import Batch
+from fairseq_prune.benchmarks.updates import Batch
 from fairseq_prune.inference.base import usable_device
 from fairseq_prune.modules import kernels
 
@@ -146,9 +150,9 @@ def train(specs, args, device):
         if args.memory:
             for m in (m for group in groups for m in group):
                 spec = next(spec for spec in specs if str(spec) == m.name)
-                m.memory = training_memory(spec, batch, args.device, args.threads)
+                m.memory = training_memory(spec, batch, args.device, args.threads, sizes)
         parts.append(f"{batch.batch} utterances of {batch.seconds:g} s, {tokens} tokens each\n")
-        parts.append(training_table(groups))
+        parts.append(training_table(groups, reading_seconds(batch, args.processor_time)))
     publish("\n".join(parts), args.out, "benchmark_training")
 
 

@@ -28,6 +28,11 @@ class PlainTokenPruning(TokenPrunedHubert):
         with onednn.torchs_own():
             return super().forward(*args, **kwargs)
 
+    def make_generation_fast_(self, **kwargs) -> None:
+        """As `TokenPrunedHubert.make_generation_fast_`, but weights stay as fairseq's attention reads them."""
+        with onednn.torchs_own():
+            super().make_generation_fast_(**kwargs)
+
     def _self_attention(
         self, index: int, x: Tensor, frames: Frames, scored: bool
     ) -> tuple[Tensor, Optional[Tensor], Optional[Tensor]]:

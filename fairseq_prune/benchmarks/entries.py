@@ -115,13 +115,11 @@ def build_entry(
         if translates:
             entry = _translator(spec, device, beam, sizes)
         elif spec.name in ("hubert_base", "hubert_large", "plain_pruning") or spec.name not in ARCHITECTURES:
-            entry = _encoder(spec, sizes)
+            entry = _encoder(spec, device, sizes)
         else:
             entry = _baseline(spec, sizes)
-    if not translates:
-        entry.parameters = entry.parameters or parameters_of(entry.module)
-        entry.module.eval()  # returns nothing once an encoder is made fast
-        convert_(entry.module.requires_grad_(False).to(device), spec.dtype)
+            entry.parameters = entry.parameters or parameters_of(entry.module)
+            convert_(entry.module.eval().requires_grad_(False).to(device), spec.dtype)
     entry.encode = _in(spec, kernels, entry.encode)
     entry.translate = entry.translate and _in(spec, kernels, entry.translate)
     return entry
@@ -156,7 +154,7 @@ def _random(spec: Spec, sizes, kind: type[TokenPrunedHubert] = TokenPrunedHubert
     return build_encoder({**form, **hubert_sizes(sizes)}, kind=kind)
 
 
-def _encoder(spec: Spec, sizes) -> Entry:
+def _encoder(spec: Spec, device: torch.device, sizes) -> Entry:
     if spec.name in ARCHITECTURES:
         hubert = _random(
             spec, sizes, PlainTokenPruning if spec.name == "plain_pruning" else TokenPrunedHubert
@@ -166,8 +164,10 @@ def _encoder(spec: Spec, sizes) -> Entry:
         hubert = build_encoder(checkpoint.architecture)
         load_state_dict_strictly(hubert, checkpoint.state_dict, spec.name)
     set_pruning(hubert, spec)
+    parameters = parameters_of(hubert)
+    convert_(hubert.eval().requires_grad_(False).to(device), spec.dtype)
     hubert.make_generation_fast_()
-    return Entry(spec, hubert, _encode(hubert), _macs(hubert), hubert_stages(hubert))
+    return Entry(spec, hubert, _encode(hubert), _macs(hubert), hubert_stages(hubert), parameters=parameters)
 
 
 def _encode(hubert: TokenPrunedHubert) -> Callable[[Tensor], Any]:
@@ -218,8 +218,9 @@ def _engine(spec: Spec, ours: TokenPrunedHubert) -> Entry:
     if spec.name == "ctranslate2_wav2vec2":
         module = CTranslate2Module(transformers_wav2vec2(TRANSFORMERS_LARGE), spec.dtype)
         return Entry(spec, module, module, _macs(ours), [], parameters=parameters)
-    ours.make_generation_fast_()
     ours.eval()
+    with onednn.torchs_own():  # graphs hold no packed weights
+        ours.make_generation_fast_()
     encoder = transformers_hubert("sdpa") if spec.name == "onnx_transformers" else ours
     module = (openvino_module if spec.name == "openvino" else onnx_module)(encoder, int8=spec.dtype == "int8")
     return Entry(spec, module, module, _macs(ours), [], parameters=parameters)

@@ -40,6 +40,7 @@ TRANSLATORS = (
     " transformers_mbart,vocabulary=12000 ctranslate2_mbart,vocabulary=12000"
     " ctranslate2_mbart,vocabulary=12000,dtype=int8"
 )
+TRAINING = "--train --seconds 5 --batch-sizes 4 --memory --rounds 1"
 SECTIONS = (
     Section(
         "Encoders",
@@ -67,10 +68,21 @@ SECTIONS = (
         " --seconds 3 10 --batch-sizes 1 --rounds 2 --stage-rounds 1",
     ),
     Section(
-        "Training: speech translation",
-        "st_fairseq st st,keep=0.9 st,keep=0.8 --train --seconds 3 --batch-sizes 2 --rounds 2",
+        "Token pruning",
+        "hubert_base hubert_base,keep=0.9 plain_pruning,keep=0.9 hubert_base,keep=0.8 plain_pruning,keep=0.8"
+        " hubert_base,keep=0.7 plain_pruning,keep=0.7"
+        " --seconds 10 30 --batch-sizes 1 --rounds 1 --stage-rounds 1",
     ),
-    Section("Training: DPHuBERT", "plain_dphubert dphubert --train --seconds 3 --batch-sizes 2 --rounds 2"),
+    Section(
+        "Token pruning: memory",
+        "hubert_base hubert_base,keep=0.8 plain_pruning,keep=0.8"
+        " --seconds 10 30 60 120 --batch-sizes 1 --rounds 1 --stage-rounds 1 --memory",
+        limited=False,
+    ),
+    Section("Training: speech translation", f"st_fairseq st st,keep=0.9 st,keep=0.8 {TRAINING}"),
+    Section("Training: DPHuBERT", f"plain_dphubert dphubert dphubert_second {TRAINING}"),
+    Section("Training: recognition", f"ctc parp {TRAINING}"),
+    Section("Training: understanding", f"slu_transformers slu {TRAINING}"),
     Section(
         "Generation: one sentence",
         f"{TRANSLATORS} --generate --seconds 3 --batch-sizes 1 --beams 1 5 --rounds 2",

@@ -12,9 +12,10 @@ import torch
 
 from fairseq_prune.benchmarks.measure import Medians, resident
 from fairseq_prune.benchmarks.report import table
-from fairseq_prune.benchmarks.specs import Spec
+from fairseq_prune.benchmarks.specs import TINY, Spec
 from fairseq_prune.benchmarks.stages import clock
-from fairseq_prune.benchmarks.training_kinds import Batch, build_steps
+from fairseq_prune.benchmarks.training_kinds import build_steps
+from fairseq_prune.benchmarks.updates import Batch
 
 
 @dataclass
@@ -62,17 +63,21 @@ def measure_steps(
         gc.collect()
 
 
-def training_memory(spec: Spec, batch: Batch, device: str, threads: int) -> float:
+def training_memory(
+    spec: Spec, batch: Batch, device: str, threads: int, sizes: Optional[dict[str, Any]] = None
+) -> float:
     """Peak memory in MiB of two updates, of weights, gradients, Adam and activations, in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_training_memory, (spec, batch, device, threads))
+        return pool.apply(_training_memory, (spec, batch, device, threads, sizes))
 
 
-def _training_memory(spec: Spec, batch: Batch, device: str, threads: int) -> float:
+def _training_memory(spec: Spec, batch: Batch, device: str, threads: int, sizes) -> float:
     torch.set_num_threads(threads)
     device = torch.device(device)
+    ((step,),) = build_steps([Spec(spec.name)], Batch(0.5, 1, 2), device, TINY)
+    step.run()  # imports libraries, which are not to count
     before = resident("VmRSS")
-    ((step,),) = build_steps([spec], batch, device)
+    ((step,),) = build_steps([spec], batch, device, sizes)
     if device.type == "cpu":
         Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
     for _ in range(2):
@@ -82,8 +87,12 @@ def _training_memory(spec: Spec, batch: Batch, device: str, threads: int) -> flo
     return resident("VmHWM") - before
 
 
-def training_table(measured: Sequence[Sequence[Measured]]) -> str:
-    """A table in markdown; speed-ups are to the first row of each group."""
+def training_table(measured: Sequence[Sequence[Measured]], reading: float) -> str:
+    """A table in markdown; speed-ups are to the first row of each group.
+
+    Args:
+        reading: seconds in which the batch is read (`reading_speed`); its share is of reading and update together.
+    """
     rows = []
     for m in (m for group in measured for m in group):
         quartiles = np.percentile(m.seconds, [25, 75])
@@ -92,6 +101,8 @@ def training_table(measured: Sequence[Sequence[Measured]]) -> str:
                 "training": m.name,
                 "seconds an update": f"{m.median:.3f}",
                 "quartiles": f"{quartiles[0]:.3f} to {quartiles[1]:.3f}",
+                "reading": f"{reading:.4f}",
+                "share": f"{100 * reading / (reading + m.median):.2f} %",
                 "tokens/s": f"{m.tokens / m.median:.1f}",
                 "peak memory (MiB)": "" if m.memory is None else f"{m.memory:.0f}",
                 "GMACs": "" if m.macs is None else f"{m.macs / 1e9:.1f}",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fairseq_prune.compat import HAS_ONEDNN_PRODUCTS, cpu_autocast_is_on, is_traced, onednn_has_bfloat16
 from fairseq_prune.modules import products
+from fairseq_prune.modules.packed_linear import PackedLinear, is_plain
 from fairseq_prune.pruning.attention import scored_attention
 
 # rows of one head's softmax that are held at once: memory grows linearly with the frames
@@ -108,12 +109,13 @@ def convolves(x: Tensor) -> bool:
 
 def linear(layer: nn.Module, x: Tensor, activation: Optional[Callable[[Tensor], Tensor]] = None) -> Tensor:
     """``activation(layer(x))``; a layer that is no plain `nn.Linear`, or has hooks, is called as it is."""
-    plain = type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
-    if not (plain and (applies_to(x) or trains(x)) and layer.weight.dtype == x.dtype):
-        x = layer(x)
-        return x if activation is None else activation(x)
     fused = activation in (gelu, F.gelu)
-    x = product(x, layer.weight, layer.bias, fused)
+    if is_plain(layer) and (applies_to(x) or trains(x)) and layer.weight.dtype == x.dtype:
+        x = product(x, layer.weight, layer.bias, fused)
+    elif type(layer) is PackedLinear:
+        x = layer(x, fused)
+    else:
+        x, fused = layer(x), False
     return x if fused or activation is None else activation(x)
 
 

@@ -8,51 +8,15 @@ from torch import Tensor, nn
 from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
 from fairseq_prune.compat import HAS_HALF_PRODUCTS
-from fairseq_prune.modules import onednn, products
+from fairseq_prune.modules import onednn
 from fairseq_prune.modules.kernels import instructions
+from fairseq_prune.modules.packed_linear import Packed, PackedLinear, is_plain
 
 # with AVX-512, more rows than these times a vocabulary's weights are faster where the weights have 32 bits
 FEW_ROWS, MANY_OUTPUTS = 32, 8192
 
 
-class _Packed(nn.Module):
-    """A linear layer of inference on the CPU, whose weight is kept in another form. weight_bytes: of this form."""
-
-    def __init__(self, layer: nn.Linear, weight_bytes: int):
-        super().__init__()
-        self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.dtype, self.weight_bytes = layer.weight.dtype, weight_bytes
-
-    def _apply(self, fn, recurse=True):
-        tensor = torch.empty(0, dtype=self.dtype)
-        if fn(tensor).type() != tensor.type():
-            raise RuntimeError(
-                "a packed layer keeps its device and type: convert the model before it is packed"
-            )
-        return self
-
-
-class PackedLinear(_Packed):
-    """Its weight lies in memory as oneDNN reads it.
-
-    With AVX-512 and up to 8 rows it takes half to three quarters of the time of `nn.Linear` with oneDNN's products;
-    with AVX2 as long as that.
-
-    Args:
-        layer: in float32 or bfloat16.
-    """
-
-    def __init__(self, layer: nn.Linear):
-        super().__init__(layer, layer.weight.numel() * layer.weight.element_size())
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach())
-        self.bias = None if layer.bias is None else layer.bias.detach()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) -> (..., outputs)."""
-        return products.product(x, self.packed, self.bias)
-
-
-class HalfLinear(_Packed):
+class HalfLinear(Packed):
     """Its weight is kept in 16 bits, which a step of few rows reads in half the time; products and sums are float32.
 
     Args:
@@ -84,11 +48,6 @@ class HalfLinear(_Packed):
 def is_held_in_half(weight: Tensor) -> bool:
     """Whether 16 bits hold each number of it as it is: published Whispers, and what was trained with --fp16."""
     return torch.equal(weight, weight.half().to(weight.dtype))
-
-
-def is_plain(layer: nn.Module) -> bool:
-    """Whether it is an `nn.Linear` without hooks, which another may replace."""
-    return type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
 
 
 def require_cpu(device: torch.device) -> None:
@@ -125,3 +84,13 @@ def packed(*layers: nn.Linear, int8: bool = False) -> nn.Module:
         if half and is_held_in_half(weight):
             return HalfLinear(layer)
         return PackedLinear(layer) if onednn.packs(weight) else layer
+
+
+def pack_(module: nn.Module) -> None:
+    """Replace the linear layers within by `PackedLinear` where that is oneDNN's, in place, for inference alone."""
+    for parent in list(module.modules()):
+        for name, layer in list(parent.named_children()):
+            if is_plain(layer):
+                with torch.no_grad():
+                    if onednn.packs(layer.weight):
+                        setattr(parent, name, PackedLinear(layer))

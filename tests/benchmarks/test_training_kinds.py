@@ -1,17 +1,31 @@
 """Steps of training: what they compute, and that those which are compared compute the same."""
 
+import numpy as np
 import pytest
 import torch
 
 from fairseq_prune.benchmarks.plain_dphubert import PlainDPHubert
+from fairseq_prune.benchmarks.reading_speed import reading_seconds
 from fairseq_prune.benchmarks.specs import TINY, Spec
 from fairseq_prune.benchmarks.training import measure_steps, training_table
-from fairseq_prune.benchmarks.training_kinds import TRAININGS, Batch, build_steps, torchaudios_sizes
+from fairseq_prune.benchmarks.training_kinds import TRAININGS, build_steps
+from fairseq_prune.benchmarks.training_of_hubert import base_hubert, cut, torchaudios_sizes
+from fairseq_prune.benchmarks.training_of_whisper import (
+    plain_inputs,
+    plain_prune_slu,
+    student_and_criterion,
+    whisper_sample,
+)
+from fairseq_prune.benchmarks.updates import Batch
+from fairseq_prune.data.speech_translation_dataset import SpeechTranslationDataset
+from fairseq_prune.modules.hubert.architecture import build_encoder
 
 BATCH = Batch(seconds=1.0, batch=2, tokens=5)
 
 
 def steps_of(*texts):
+    if "slu_transformers" in texts:
+        pytest.importorskip("transformers", reason="of the extra bench")
     specs = [Spec.parse(text) for text in texts]
     return [step for group in build_steps(specs, BATCH, torch.device("cpu"), TINY) for step in group]
 
@@ -21,7 +35,7 @@ def test_updates_bring_the_loss_down(name):
     (step,) = steps_of(name)
     torch.manual_seed(0)
     losses = [float(step.run()) for _ in range(30)]
-    assert all(loss == loss for loss in losses)
+    assert np.isfinite(losses).all() and losses[0] != losses[1]
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
@@ -43,7 +57,54 @@ def test_steps_are_timed_in_turns(monkeypatch):
     ((dense, pruned),) = measure_steps(specs, BATCH, torch.device("cpu"), rounds=1, sizes=TINY)
     assert (dense.median, pruned.median, pruned.speedup) == (4, 2, 2)
     assert pruned.ideal == pytest.approx(dense.macs / pruned.macs)
-    assert "| st, keep=0.5, start=1 | 2.000 |" in training_table([[dense, pruned]])
+    table = training_table([[dense, pruned]], reading=0.5)
+    assert "| st, keep=0.5, start=1 | 2.000 | 2.000 to 2.000 | 0.5000 | 20.00 % |" in table
+    assert "| quartiles | reading | share |" in table
+
+
+def test_augmented_batches_are_read(monkeypatch):
+    lengths = []
+
+    class Dataset(SpeechTranslationDataset):
+        def collater(self, samples):
+            batch = super().collater(samples)
+            assert batch["target"].shape[1] > BATCH.tokens
+            lengths.extend(batch["net_input"]["src_lengths"].tolist())
+            return batch
+
+    monkeypatch.setattr("fairseq_prune.benchmarks.reading_speed.SpeechTranslationDataset", Dataset)
+    assert 0 < reading_seconds(BATCH) < 1
+    assert len(set(lengths)) > 5 and abs(np.mean(lengths) / BATCH.samples - 1) < 0.1
+
+
+def test_the_second_stages_student_was_cut_and_has_no_gates():
+    student = build_encoder(cut(base_hubert(None)))
+    assert (student.shapes.heads, student.shapes.units) == ([6] * 12, [512] * 12)
+    layers = [
+        sum(p.numel() for p in hubert.encoder.layers.parameters()) for hubert in (student, base_hubert(None))
+    ]
+    assert 0.25 < layers[0] / layers[1] < 0.3
+
+
+@torch.no_grad()
+def test_whispers_have_the_same_losses_in_both_libraries():
+    """But for the contrastive one, which looks at the last layer before its norm, and in transformers after it."""
+    pytest.importorskip("transformers", reason="of the extra bench")
+    sample = whisper_sample(BATCH, TINY, torch.device("cpu"))
+    model, criterion = student_and_criterion(TINY)
+    plain = plain_prune_slu(TINY)
+    for theirs, ours in ((plain.student, model), (plain.teacher, criterion._teacher[0])):
+        weights = {f"model.{name}": value for name, value in ours.state_dict().items()}
+        theirs.load_state_dict({**weights, "proj_out.weight": ours.decoder.embed_tokens.weight})
+    assert len(model.encoder.layers) == 1 and len(criterion._teacher[0].encoder.layers) == 2
+    loss, tokens, log = criterion(model, sample)
+    plain.weights = (0.8, 1.0, 0.0)
+    expected = (loss - log["contrastive_loss"]) / tokens
+    torch.testing.assert_close(plain(*plain_inputs(sample)), expected, rtol=1e-4, atol=1e-5)
+    plain.weights = (0.0, 0.0, 0.1)
+    torch.testing.assert_close(
+        plain(*plain_inputs(sample)), log["contrastive_loss"] / tokens, rtol=0.5, atol=0.0
+    )
 
 
 def test_the_plain_restatement_with_open_gates_is_torchaudios_model():

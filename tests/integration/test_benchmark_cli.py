@@ -92,9 +92,31 @@ def test_a_report_that_fails_says_where_and_leaves_nothing(tmp_path):
 
 def test_steps_of_training_on_tiny_models(forks, tmp_path):
     options = ["--train", "--tiny", "--seconds", 0.5, "--batch-sizes", 1, "--rounds", 1, "--threads", 1]
-    code, output, errors = forks.run(SCRIPT, "st_fairseq", "st", *options, "--out", "bench", cwd=tmp_path)
+    entries = ["st_fairseq", "st, keep=0.5, start=2", "dphubert_second", "slu"]
+    code, output, errors = forks.run(
+        SCRIPT,
+        *(entry.replace(" ", "") for entry in entries),
+        *options,
+        "--memory",
+        "--out",
+        "bench",
+        cwd=tmp_path,
+    )
     assert code == 0, errors
-    assert (tmp_path / "bench" / "benchmark_training.md").read_text(encoding="utf-8") in output
+    text = (tmp_path / "bench" / "benchmark_training.md").read_text(encoding="utf-8")
+    assert text in output
+    head, _, *rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"
+    ]
+    rows = [dict(zip(head, row)) for row in rows]
+    assert [row["training"] for row in rows] == entries
+    assert len({row["reading"] for row in rows}) == 1 and all(float(row["reading"]) > 0 for row in rows)
+    for row in rows:
+        reading, step = float(row["reading"]), float(row["seconds an update"])
+        assert float(row["share"].removesuffix(" %")) == pytest.approx(
+            100 * reading / (reading + step), abs=2
+        )
+        assert 0 < float(row["peak memory (MiB)"]) < 1000
 
 
 def test_types_of_numbers_are_compared_on_a_split(forks, trained, prepared_data, tmp_path):

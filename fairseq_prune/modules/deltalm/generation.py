@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairseq_prune.modules.keys_values import KeysValues
-from fairseq_prune.modules.packed import is_plain, packed, require_cpu
+from fairseq_prune.modules.packed import packed, require_cpu
+from fairseq_prune.modules.packed_linear import is_plain
 from fairseq_prune.modules.previewed_output import OutputPreview, PreviewedOutput
 from fairseq_prune.pruning.attention import attention_bias
 

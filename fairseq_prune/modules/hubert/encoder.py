@@ -31,6 +31,7 @@ from fairseq_prune.modules.hubert.convolution import (
 from fairseq_prune.modules.hubert.relative_position import GatedRelativePosition
 from fairseq_prune.modules.hubert.shapes import HubertShapes, apply_shapes, without_units
 from fairseq_prune.modules.masking import seeded_generator, span_mask
+from fairseq_prune.modules.packed import pack_
 from fairseq_prune.modules.recomputing import recompute, run
 from fairseq_prune.modules.self_attention import self_attention
 from fairseq_prune.modules.taking_part import take_part
@@ -94,6 +95,7 @@ class TokenPrunedHubert(DropsFrames, HubertModel):
         if not kwargs:
             super().make_generation_fast_()
         onednn.channels_last_(self)
+        pack_(self.encoder.layers)
 
     def forward_features(self, source: Tensor, lengths: Optional[Sequence[int]] = None) -> Tensor:
         """(batch, samples) -> (batch, channels, frames)."""

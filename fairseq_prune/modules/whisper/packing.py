@@ -4,7 +4,8 @@ from typing import Optional
 
 from torch import nn
 
-from fairseq_prune.modules.packed import is_plain, packed, require_cpu
+from fairseq_prune.modules.packed import packed, require_cpu
+from fairseq_prune.modules.packed_linear import is_plain
 from fairseq_prune.modules.previewed_output import OutputPreview, PreviewedOutput
 
 # read once a clip, over all of its frames; alignment looks at the weights
