@@ -17,7 +17,7 @@ class PlainDPHubert(nn.Module):
 
     Args:
         distill_layers: as of the model dphubert.
-        options: of `torchaudio.models.wav2vec2_model`; default: HuBERT base's.
+        options: of `torchaudio.models.wav2vec2_model`.
     """
 
     def __init__(self, distill_layers: str = "0|4,8,12", **options):
@@ -25,9 +25,7 @@ class PlainDPHubert(nn.Module):
         import torchaudio
 
         def build():
-            if options:
-                return torchaudio.models.wav2vec2_model(**options)
-            return torchaudio.models.hubert_base()
+            return torchaudio.models.wav2vec2_model(**options)
 
         self.teacher, self.student = build().eval().requires_grad_(False), build()
         groups = parse_layers(distill_layers)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 
 from fairseq.models.hubert import HubertModel
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ from fairseq_prune.pruning.parp import MagnitudePruner, PruningPlan
 
 LETTERS = 32
 STILL = dict(dropout=0.0, attention_dropout=0.0, encoder_layerdrop=0.0)
+# what the model dphubert has by default, and torchaudio's HuBERT but for its layer drop
+DROPOUT = dict(dropout=0.1, attention_dropout=0.1, dropout_input=0.1, encoder_layerdrop=0.0)
 
 
 # -- DPHuBERT
@@ -57,7 +59,9 @@ def _layers(sizes) -> str:
 
 def _ours(spec: Spec, batch: Batch, device, sizes) -> Step:
     first, teacher = spec.name == "dphubert", base_hubert(sizes)
-    student = base_hubert(sizes, gating=Gating(), **STILL) if first else build_encoder(cut(teacher), **STILL)
+    student = (
+        base_hubert(sizes, gating=Gating(), **DROPOUT) if first else build_encoder(cut(teacher), **DROPOUT)
+    )
     dim = student.encoder.embedding_dim
     groups = [[int(layer) for layer in group.split(",")] for group in _layers(sizes).split("|")]
     model = DPHubert(student, LayerMaps(groups, dim, dim), teacher).to(device).train()
@@ -75,7 +79,7 @@ def _ours(spec: Spec, batch: Batch, device, sizes) -> Step:
 
 
 def _plain(spec: Spec, batch: Batch, device, sizes) -> Step:
-    model = PlainDPHubert(_layers(sizes), **(torchaudios_sizes(sizes) if sizes else {})).to(device).train()
+    model = PlainDPHubert(_layers(sizes), **torchaudios_sizes(sizes)).to(device).train()
     model.teacher.eval()
     waveforms = batch.waveforms(device)
     optimizer = adam(model)
@@ -87,7 +91,7 @@ def _plain(spec: Spec, batch: Batch, device, sizes) -> Step:
     return Step(str(spec), run)
 
 
-def torchaudios_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
+def torchaudios_sizes(sizes: Optional[dict[str, Any]]) -> dict[str, Any]:
     """Arguments of `torchaudio.models.wav2vec2_model`, of fairseq's names."""
     hubert = base_hubert(sizes)
     return {
@@ -98,15 +102,15 @@ def torchaudios_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
         ],
         "extractor_conv_bias": False,
         "encoder_embed_dim": hubert.encoder.embedding_dim,
-        "encoder_projection_dropout": 0.0,
+        "encoder_projection_dropout": 0.1,
         "encoder_pos_conv_kernel": hubert.cfg.conv_pos,
         "encoder_pos_conv_groups": hubert.cfg.conv_pos_groups,
         "encoder_num_layers": len(hubert.encoder.layers),
         "encoder_num_heads": hubert.cfg.encoder_attention_heads,
-        "encoder_attention_dropout": 0.0,
+        "encoder_attention_dropout": 0.1,
         "encoder_ff_interm_features": hubert.cfg.encoder_ffn_embed_dim,
         "encoder_ff_interm_dropout": 0.0,
-        "encoder_dropout": 0.0,
+        "encoder_dropout": 0.1,
         "encoder_layer_norm_first": False,
         "encoder_layer_drop": 0.0,
         "aux_num_out": None,

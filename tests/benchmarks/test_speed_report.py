@@ -1,10 +1,13 @@
 """A report that is stopped goes on where it was, and measures nothing twice."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from fairseq_prune.benchmarks.speed_report import SECTIONS as ALL
 from fairseq_prune.benchmarks.speed_report import Section, report
 
 SECTIONS = [Section("First", "first", limited=False), Section("Second", "second", limited=False)]
@@ -73,3 +76,10 @@ def test_tables_of_other_code_are_measured_again(program, tmp_path):
     program.write_text(f"{PROGRAM}\n# changed", encoding="utf-8")
     report(program, out, SECTIONS)
     assert runs(program) == ["first", "second", "first", "second"]
+
+
+def test_each_table_of_the_report_has_its_place_in_the_page():
+    page = Path(__file__).resolve().parents[2] / "docs" / "speed.md"
+    marks = re.findall(r"<!-- report: (.+?) -->", page.read_text(encoding="utf-8"))
+    places = [title for mark in marks for title in mark.split("; ")]
+    assert sorted(places) == sorted(section.title for section in ALL)

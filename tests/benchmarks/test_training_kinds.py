@@ -34,9 +34,10 @@ def steps_of(*texts):
 def test_updates_bring_the_loss_down(name):
     (step,) = steps_of(name)
     torch.manual_seed(0)
-    losses = [float(step.run()) for _ in range(30)]
+    part = 20 if "dphubert" in name else 5  # dropout makes losses scatter
+    losses = [float(step.run()) for _ in range(4 * part)]
     assert np.isfinite(losses).all() and losses[0] != losses[1]
-    assert sum(losses[-5:]) < sum(losses[:5])
+    assert sum(losses[-part:]) < sum(losses[:part])
 
 
 def test_fairseqs_own_passes_give_the_same_loss():

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from hubert_models import FORMS, SAMPLES, in_a_batch, make_hubert
 from torch import nn
+from torch.nn import functional as F
 
 from fairseq_prune.compat import HAS_HALF_PRODUCTS, HAS_ONEDNN_PRODUCTS
 from fairseq_prune.modules import onednn
@@ -33,6 +35,28 @@ def test_a_packed_layer_gives_what_torchs_gives(rows, bias):
     fast = packed(layer)
     assert isinstance(fast, PackedLinear) is HAS_ONEDNN_PRODUCTS
     torch.testing.assert_close(fast(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", [F.gelu, F.relu, None])
+@torch.inference_mode()
+def test_what_follows_a_packed_layer_is_computed_once(activation):
+    torch.manual_seed(0)
+    layer, x = nn.Linear(48, 70), torch.randn(2, 5, 48)
+    expected = layer(x) if activation is None else activation(layer(x))
+    torch.testing.assert_close(onednn.linear(packed(layer), x, activation), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@torch.inference_mode()
+def test_an_encoder_that_was_made_fast_keeps_its_output(form):
+    hubert, batch = make_hubert(form), in_a_batch(torch.randn(SAMPLES))
+    before = hubert(*batch)
+    hubert.make_generation_fast_()
+    kinds = {type(module) for module in hubert.encoder.layers.modules()}
+    assert (PackedLinear in kinds) is (nn.Linear not in kinds) is HAS_ONEDNN_PRODUCTS
+    after = hubert(*batch)
+    assert torch.equal(after.positions, before.positions)
+    torch.testing.assert_close(after.x, before.x, rtol=1e-4, atol=1e-4)
 
 
 @halves
