@@ -24,19 +24,9 @@ def product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu:
 
 
 def convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Optional[Tensor] = None,
-    stride: int = 1,
-    padding: int = 0,
-    groups: int = 1,
-    with_gelu: bool = False,
+    x: Tensor, weight: Tensor, bias: Optional[Tensor], stride: int, padding: int, groups: int, with_gelu=False
 ) -> Tensor:
-    """Convolution of (batch, time, channels) with a weight of `nn.Conv1d`, and GELU after it in the same pass.
-
-    Returns:
-        (batch, time, channels).
-    """
+    """(batch, time, channels) by a weight of `nn.Conv1d`, returned as such, and GELU after it in the same pass."""
     sizes = [0, padding], [1, stride], [1, 1], groups
     x = torch.ops.mkldnn._convolution_pointwise(
         _image(x), _image_weight(weight), bias, *sizes, *_post_operation(with_gelu)
