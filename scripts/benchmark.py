@@ -16,8 +16,8 @@ hubert_deltalm), label=name. The models of transformers drop frames, too, by `fa
 With --train entries are kinds of training: st (speech translation; keep= and start= prune), st_fairseq (with fairseq's
 own HuBERT), plain_dphubert (as published), dphubert, dphubert_second (the second stage, without gates), ctc, parp, slu
 (PruneSLU: half of the layers of whisper-tiny.en learn from all, on 30 s), slu_transformers (the same by transformers).
-A step is a forward pass, a backward pass and Adam. "reading" are the seconds in which one process reads such a batch
-from FLAC files, augments and collates it, as for speech translation; "share" is that of reading in both together.
+A step is a forward pass, a backward pass and Adam. "reading" is how many seconds one process takes to read such a batch
+from FLAC files, to augment and to collate it, as for speech translation; "share" is its part of reading and step.
 
     python scripts/benchmark.py st_fairseq st st,keep=0.8 plain_dphubert dphubert --train --seconds 5 --batch-sizes 4
 
@@ -27,7 +27,7 @@ whisper_base, transformers_mbart, ctranslate2_mbart (of DeltaLM's size), each st
     python scripts/benchmark.py hubert_deltalm,vocabulary=12000 transformers_mbart,vocabulary=12000 --generate
 
 With --report all tables of docs/speed.md are written to one file: on one thread, with the machine's instructions and
-with AVX2 alone. It takes about an hour. Each table is kept in speed.md.parts/ as soon as it is made, and
+with AVX2 alone. It takes about 50 minutes. Each table is kept in speed.md.parts/ as soon as it is made, and
 the same command goes on where it was stopped.
 
     python scripts/benchmark.py --report speed.md

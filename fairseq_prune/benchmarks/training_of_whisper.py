@@ -65,7 +65,20 @@ def student_and_criterion(
         return Whisper(WhisperEncoder(sized), WhisperDecoder(sized, task.target_dictionary))
 
     # it would read a teacher from a checkpoint, which brings a tokenizer
-    criterion = SluDistillationCriterion(task, False, 0.0, 0, False, None, 0.8, 0.0, 2.0, 0.0, 0.1, [])
+    criterion = SluDistillationCriterion(
+        task,
+        sentence_avg=False,
+        label_smoothing=0.0,
+        ignore_prefix_size=0,
+        report_accuracy=False,
+        teacher_path=None,
+        ce_weight=0.8,
+        kl_weight=0.0,
+        kl_temperature=2.0,
+        contrastive_weight=0.0,
+        contrastive_temperature=0.1,
+        layer_map=[],
+    )
     criterion.kl_weight, criterion.contrastive_weight = 1.0, 0.1
     criterion._teacher.append(build(settings.encoder_layers).eval().requires_grad_(False))
     return build(settings.encoder_layers // 2), criterion

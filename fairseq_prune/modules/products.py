@@ -1,7 +1,7 @@
 """oneDNN's products and convolutions on the CPU, in float32 also with gradients; `modules.onednn` says where.
 
-torch's own gradients of a convolution keep channels apart in memory: those of HuBERT's extractor take 1.7 times as long
-as the products that they are, those of its positional convolution 2 to 3 times.
+torch's own gradients of a convolution keep channels apart in memory. Those of HuBERT base's extractor take 1.8 times as
+long as these with AVX-512 and 1.4 times with AVX2, those of its positional convolution twice and 1.7 times.
 """
 
 from typing import Optional
@@ -24,7 +24,7 @@ def product(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None, with_gelu:
 
 
 def convolution(
-    x: Tensor, weight: Tensor, bias: Optional[Tensor], stride: int, padding: int, groups: int, with_gelu=False
+    x: Tensor, weight: Tensor, bias: Optional[Tensor], stride: int, padding: int, groups: int, with_gelu: bool
 ) -> Tensor:
     """(batch, time, channels) by a weight of `nn.Conv1d`, returned as such, and GELU after it in the same pass."""
     sizes = [0, padding], [1, stride], [1, 1], groups
@@ -84,7 +84,7 @@ class Convolution(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.sizes = stride, padding, groups
-        return convolution(x, weight, bias, stride, padding, groups)
+        return convolution(x, weight, bias, stride, padding, groups, False)
 
     @staticmethod
     @once_differentiable

@@ -89,7 +89,7 @@ def test_the_second_stages_student_was_cut_and_has_no_gates():
 
 @torch.no_grad()
 def test_whispers_have_the_same_losses_in_both_libraries():
-    """But for the contrastive one, which looks at the last layer before its norm, and in transformers after it."""
+    """The contrastive one looks at the last layer before its norm, and in transformers after it, if there is one."""
     pytest.importorskip("transformers", reason="of the extra bench")
     sample = whisper_sample(BATCH, TINY, torch.device("cpu"))
     model, criterion = student_and_criterion(TINY)
@@ -103,9 +103,10 @@ def test_whispers_have_the_same_losses_in_both_libraries():
     expected = (loss - log["contrastive_loss"]) / tokens
     torch.testing.assert_close(plain(*plain_inputs(sample)), expected, rtol=1e-4, atol=1e-5)
     plain.weights = (0.0, 0.0, 0.1)
-    torch.testing.assert_close(
-        plain(*plain_inputs(sample)), log["contrastive_loss"] / tokens, rtol=0.5, atol=0.0
-    )
+    for model in (plain.student, plain.teacher):
+        model.model.decoder.layer_norm = torch.nn.Identity()
+    contrastive = log["contrastive_loss"] / tokens
+    torch.testing.assert_close(plain(*plain_inputs(sample)), contrastive, rtol=1e-4, atol=1e-5)
 
 
 def test_the_plain_restatement_with_open_gates_is_torchaudios_model():
